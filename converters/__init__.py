@@ -1,0 +1,1 @@
+"""A Keras model in, a model file out. Imports neither edgenet nor devices."""

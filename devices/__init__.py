@@ -1,0 +1,1 @@
+"""Machines that run a model file. Imports neither edgenet nor converters."""

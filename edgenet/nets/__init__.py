@@ -1,0 +1,1 @@
+"""The block tables built as Keras models; weights; the models users bring."""

@@ -1,0 +1,94 @@
+"""Our networks and keras.applications are one function: same weights in, same probabilities out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgenet.spec import ModelSpec
+
+CASES = [
+    ("mobilenet_v1_1.0_128", {}),
+    ("mobilenet_v1_0.25_33", {}),
+    ("mobilenet_v1_0.37_97", {}),
+    ("mobilenet_v2_0.35_96", {}),
+    ("mobilenet_v2_1.0_65", {}),
+    ("mobilenet_v2_1.4_32", {}),
+    ("mobilenet_v3_small_1.0_96", {}),
+    ("mobilenet_v3_small_0.5_127", {}),
+    ("mobilenet_v3_small_1.5_33", {}),
+    ("mobilenet_v3_large_0.75_64", {}),
+    ("mobilenet_v3_large_1.0_99", {}),
+    ("mobilenet_v3_small_minimalistic_0.75_45", {"minimalistic": True}),
+    ("mobilenet_v3_large_minimalistic_1.25_64", {"minimalistic": True}),
+]
+
+
+def reference(spec: ModelSpec, options: dict[str, Any]) -> Any:
+    """Keras' own network, without the Rescaling that its V3 puts in front."""
+    import keras
+
+    makers = {
+        "mobilenet_v1": keras.applications.MobileNet,
+        "mobilenet_v2": keras.applications.MobileNetV2,
+        "mobilenet_v3_small": keras.applications.MobileNetV3Small,
+        "mobilenet_v3_large": keras.applications.MobileNetV3Large,
+    }
+    if "v3" in spec.family:
+        options = {**options, "include_preprocessing": False}
+    shape = (spec.size, spec.size, 3)
+    return makers[spec.family](
+        input_shape=shape, alpha=spec.alpha, weights=None, classes=spec.classes, **options
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_same_function_as_keras_applications(name: str, options: dict[str, Any]) -> None:
+    from edgenet.nets.build import build
+
+    spec = ModelSpec.parse(name, classes=23)
+    ours, theirs = build(spec), reference(spec, options)
+    assert [w.shape for w in ours.weights] == [w.shape for w in theirs.weights]
+    assert [w.path.split("/")[-1] for w in ours.weights] == [w.path.split("/")[-1] for w in theirs.weights]
+
+    rng = np.random.default_rng(0)
+    weights = [_plausible(w.path, w.shape, rng) for w in ours.weights]
+    ours.set_weights(weights)
+    theirs.set_weights(weights)
+    images = rng.uniform(-1, 1, (2, spec.size, spec.size, 3)).astype(np.float32)
+    answers, expected = np.asarray(ours(images)), np.asarray(theirs(images))
+    assert np.ptp(expected) > 1e-3, "the network must discriminate, or equality says nothing"
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-6)
+
+
+def test_weight_files_of_keras_applications_load(tmp_path: Any) -> None:
+    from edgenet.nets.build import build
+
+    spec = ModelSpec.parse("mobilenet_v3_small_1.0_64", classes=7)
+    theirs = reference(spec, {})
+    ours = build(spec)
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    ours.load_weights(tmp_path / "theirs.weights.h5")
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_v1_variants_have_the_layer_tables_parameters() -> None:
+    from edgenet.families import parameters
+    from edgenet.nets.build import build
+
+    for name in ("mobilenet_v1_standard_0.25_64", "mobilenet_v1_shallow_0.5_64"):
+        spec = ModelSpec.parse(name, classes=11)
+        assert build(spec).count_params() == parameters(spec)
+
+
+def _plausible(path: str, shape: Any, rng: np.random.Generator) -> np.ndarray:
+    """Weights that keep activations near unit variance, so that the outputs differ between classes."""
+    if path.endswith(("gamma", "moving_variance")):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if path.endswith(("beta", "moving_mean", "bias")):
+        return rng.normal(0, 0.2, shape).astype(np.float32)
+    fan_in = int(np.prod(shape[:2])) if "dw" in path or "depthwise" in path else int(np.prod(shape[:-1]))
+    return rng.normal(0, (2 / fan_in) ** 0.5, shape).astype(np.float32)
