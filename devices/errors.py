@@ -1,10 +1,10 @@
 """What can go wrong while a machine opens or runs a model file.
 
-    DeviceError
-    ├── RuntimeMissing      no installed runtime reads this kind of file
-    ├── ModelUnreadable     the file is missing, empty, truncated, corrupt or no model at all
-    ├── ModelCrashed        the runtime died (a signal) while it held the file
-    └── ModelTimeout        no answer within the time allowed
+DeviceError
+├── RuntimeMissing      no installed runtime reads this kind of file
+├── ModelUnreadable     the file is missing, empty, truncated, corrupt or no model at all
+├── ModelCrashed        the runtime died (a signal) while it held the file
+└── ModelTimeout        no answer within the time allowed
 """
 
 

@@ -15,9 +15,7 @@ from typing import Literal, NamedTuple
 from edgenet.spec import ModelSpec
 
 Activation = Literal["linear", "relu", "relu6", "hard_swish", "hard_sigmoid", "softmax"]
-LayerType = Literal[
-    "conv", "depthwise", "pointwise", "squeeze-excite", "fully connected", "pool", "scale", "add"
-]
+LayerType = Literal["conv", "depthwise", "pointwise", "squeeze-excite", "fully connected", "pool", "scale", "add"]
 
 
 class Separable(NamedTuple):
@@ -198,6 +196,27 @@ def kernel_weights(spec: ModelSpec) -> int:
     return sum(layer.kernel_weights for layer in layers(spec))
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What all layers of one type cost together."""
+
+    type: LayerType
+    layers: int
+    kernel_weights: int
+    multiply_adds: int
+
+
+def shares(spec: ModelSpec) -> tuple[Share, ...]:
+    """Sum up each layer type that has weights, dearest in multiply-adds first."""
+    table = [layer for layer in layers(spec) if layer.kernel]
+    sums = []
+    for type_ in dict.fromkeys(layer.type for layer in table):
+        own = [layer for layer in table if layer.type == type_]
+        weights, cost = sum(x.kernel_weights for x in own), sum(x.multiply_adds for x in own)
+        sums.append(Share(type_, len(own), weights, cost))
+    return tuple(sorted(sums, key=lambda s: -s.multiply_adds))
+
+
 def separable_reduction(kernel: int, out: int) -> float:
     """Cost of a separable over a standard convolution: 1/N + 1/D_K^2 (V1, section 3.1)."""
     return 1 / out + 1 / kernel**2
@@ -283,8 +302,7 @@ def _v1(plan: _Plan) -> None:
         # V1 pads (0, 1) at stride 2 whatever the side: at odd sizes this is not "same", and the weights expect it.
         pad = None if row.stride == 1 else (0, 1)
         if plan.spec.variant == "standard":
-            shape = {"kernel": 3, "stride": row.stride}
-            plan.conv(f"conv_{i}", "conv", width(row.out), **shape, pad=pad, activation="relu6")
+            plan.conv(f"conv_{i}", "conv", width(row.out), kernel=3, stride=row.stride, pad=pad, activation="relu6")
             continue
         channels = plan.shape.channels
         name = f"conv_dw_{i}"

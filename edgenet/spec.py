@@ -67,9 +67,7 @@ class ModelSpec:
         if not 0 < self.alpha <= 2:
             raise UsageError(f"alpha is {self.alpha:g}: the width multiplier must be in (0, 2]")
         if self.size < 32:
-            raise UsageError(
-                f"input size is {self.size}: a MobileNet halves it five times, so it must be at least 32"
-            )
+            raise UsageError(f"input size is {self.size}: a MobileNet halves it five times, so it must be at least 32")
         if self.classes < 2:
             raise UsageError(f"{self.classes} classes: a classifier needs at least 2")
         if self.variant and self.variant not in VARIANTS[self.family]:

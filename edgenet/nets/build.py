@@ -55,9 +55,7 @@ def _convolution(layer: families.Layer, x: Any, spec: ModelSpec) -> Any:
         padding = "valid"
     bias = not layer.batch_norm
     if layer.type == "depthwise":
-        convolution = keras.layers.DepthwiseConv2D(
-            layer.kernel, layer.stride, padding, use_bias=bias, name=layer.name
-        )
+        convolution = keras.layers.DepthwiseConv2D(layer.kernel, layer.stride, padding, use_bias=bias, name=layer.name)
     else:
         convolution = keras.layers.Conv2D(
             layer.output.channels, layer.kernel, layer.stride, padding, use_bias=bias, name=layer.name
@@ -93,7 +91,5 @@ def _classifier(layer: families.Layer, x: Any, spec: ModelSpec) -> Any:
     rate = 0.001 if spec.family == "mobilenet_v1" else 0.2
     x = keras.layers.Dropout(rate, name="dropout")(x)
     x = keras.layers.Conv2D(spec.classes, 1, padding="same", name=layer.name)(x)
-    flatten = (
-        keras.layers.Reshape((spec.classes,)) if spec.family == "mobilenet_v1" else keras.layers.Flatten()
-    )
+    flatten = keras.layers.Reshape((spec.classes,)) if spec.family == "mobilenet_v1" else keras.layers.Flatten()
     return keras.layers.Activation("softmax", name="predictions")(flatten(x))

@@ -1,0 +1,44 @@
+# Everything in one place: `make demo` and `make test` set up what they need on a fresh machine with Python 3.10-3.13
+# and a package index. PYTHON chooses the interpreter, VENV the folder of the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format lock clean
+
+demo: $(VENV)/.convert
+	$(BIN)/edgenet demo -o demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What `pip install -c requirements.lock` holds everything to, on every Python and platform supported.
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
+	    --no-annotate --no-emit-index-url --no-header --no-emit-find-links -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); sys.exit(not ok and \
+	    f"edgenet needs Python 3.10-3.13, and $(PYTHON) is {sys.version.split()[0]}; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.convert: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[convert]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[convert,dev]"
+	@touch $@ $(VENV)/.convert

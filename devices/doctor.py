@@ -1,0 +1,139 @@
+"""What this machine has for running and making model files, and the command that supplies what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from devices.errors import DeviceError, RuntimeMissing
+from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
+from devices.model_process import ModelProcess
+from devices.probes import BLUE, PROBES, probe_input
+from devices.runtime import ModelInfo
+
+_RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo")  # verbs that open a model file
+_KERAS = ("convert", "quantize", "verify", "demo", "train")  # verbs that build or load a Keras model
+_CONVERT = 'pip install "edgenet[convert]"'
+_DEVICE = 'pip install "edgenet[device]"'
+
+# distribution (any of), verbs that need it, the command that installs it
+_MAKERS = (
+    (("tensorflow", "tensorflow-cpu"), _KERAS, _CONVERT),
+    (("keras",), _KERAS, _CONVERT),
+    (("onnx",), ("convert", "quantize", "demo"), _CONVERT),
+    (("tf2onnx",), ("convert", "quantize"), _CONVERT),
+    (("ai-edge-quantizer",), ("quantize", "demo"), _CONVERT),
+)
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked for; fix is the command that supplies it, "" where there is none or it is fine."""
+
+    name: str
+    ok: bool
+    found: str
+    needed_for: tuple[str, ...]  # verbs
+    fix: str
+
+
+def examine(timeout_s: float = 60.0) -> tuple[Check, ...]:
+    """Examine this machine; each runtime proves itself by a real inference in a child process.
+
+    timeout_s: for each runtime. Imports neither TensorFlow nor ONNX.
+    """
+    litert, info = _runtime("LiteRT", ".tflite", timeout_s)
+    onnx, _ = _runtime("ONNX Runtime", ".onnx", timeout_s)
+    checks = [_python(), litert]
+    if info is not None:
+        checks.append(_delegate(info))
+    checks.append(onnx)
+    checks += [_distribution(names, verbs, fix) for names, verbs, fix in _MAKERS]
+    checks += [_opencv(), _processor()]
+    state = machine_state()
+    if state.governor is not None:
+        checks.append(_governor(state.governor, state.clock_driver or ""))
+    return tuple(checks)
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    ok = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    found = f"{version} on {platform.system()} {platform.machine()}"
+    return Check("Python", ok, found, (*_RUN, "train"), "" if ok else "install Python 3.10 to 3.13")
+
+
+def _runtime(name: str, suffix: str, timeout_s: float) -> tuple[Check, ModelInfo | None]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"probe{suffix}"
+        path.write_bytes(PROBES[suffix])
+        try:
+            with ModelProcess(path, timeout_s=timeout_s) as process:
+                answer = int(process.run(probe_input())[0].argmax())
+                info = process.info
+        except RuntimeMissing as exc:
+            reason, _, fix = str(exc).removeprefix(f"{path}: ").rpartition(": ")
+            return Check(name, False, reason, _RUN, fix), None
+        except DeviceError as exc:
+            reason = str(exc).replace(f"{path}: ", "")
+            return Check(name, False, f"a tiny model fails: {reason}", _RUN, _DEVICE), None
+    if answer != BLUE:
+        return Check(name, False, f"{info.runtime} answers wrongly to a tiny model", _RUN, _DEVICE), info
+    return Check(name, True, info.runtime, _RUN, ""), info
+
+
+def _delegate(info: ModelInfo) -> Check:
+    ok = info.delegate == "XNNPACK"
+    found = info.delegate if ok else f"{info.delegate}: inference runs, but slower {info.delegate_note}".rstrip()
+    return Check("TFLite delegate", ok, found, ("bench",), "" if ok else _DEVICE)
+
+
+def _distribution(names: tuple[str, ...], verbs: tuple[str, ...], fix: str) -> Check:
+    for name in names:
+        version = _version(name)
+        if version:
+            return Check(names[0], True, f"{name} {version}", verbs, "")
+    return Check(names[0], False, "not installed", verbs, fix)
+
+
+def _opencv() -> Check:
+    wheels = [f"{name} {version}" for name in _OPENCV if (version := _version(name))]
+    if len(wheels) < 2:
+        return Check("OpenCV", True, wheels[0] if wheels else "not installed, and no verb needs it", (), "")
+    names = " ".join(wheel.split()[0] for wheel in wheels)
+    extra = "camera" if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else "camera-headless"
+    fix = f'pip uninstall -y {names} && pip install "edgenet[{extra}]"'
+    return Check("OpenCV", False, f"{', '.join(wheels)}: they overwrite each other's files", (), fix)
+
+
+def _processor() -> Check:
+    features = isa_features()
+    fast = [name for name in features if name in INT8_FEATURES]
+    how = ", ".join(features) or "no features listed"
+    note = "" if fast else "; no int8 dot product: int8 gains less here"
+    return Check("Processor", True, f"{cpu_model()}, {os.cpu_count()} cores ({how}{note})", ("bench",), "")
+
+
+def _governor(governor: str, driver: str) -> Check:
+    if governor == "powersave" and "pstate" not in driver:
+        fix = "sudo cpupower frequency-set -g performance"
+        return Check("CPU governor", False, "powersave: timings may be those of the lowest clock", ("bench",), fix)
+    return Check("CPU governor", True, governor, ("bench",), "")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

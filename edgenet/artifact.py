@@ -1,0 +1,286 @@
+"""Artifact: a model file and its manifest, which says what the file is, what it eats and what it answers.
+
+The manifest lies beside the file as <file>.json. A file without one (a foreign file) is described by what its runtime
+says of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from devices.runtime import ModelInfo
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.image import Preprocessing
+
+Format = Literal["tflite", "onnx"]
+FORMATS: tuple[Format, ...] = ("tflite", "onnx")
+Precision = Literal["float32", "float16", "int8", "int16x8", "dynamic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The float network that a file was made from, so that it can be built again.
+
+    Attributes:
+        model: a network's name, or the absolute path of the user's model file.
+        model_sha256: of that file; "" for a name.
+        weights: "imagenet", "none" (random, seed 0), "symbols", "model" (in the model file), or an absolute path.
+        weights_sha256: of the weights file; "" where there is none.
+        input_range: "0..255" | "0..1" | "-1..1" as the user gave it; "" where the network itself says it.
+    """
+
+    model: str
+    model_sha256: str
+    weights: str
+    weights_sha256: str
+    input_range: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What the file eats: one image, and how a picture becomes one.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        dtype: "uint8" in every file made here: raw bytes.
+        layout: "NHWC", batch 1.
+        colour: "RGB".
+        scale: the network inside reads level * scale + offset.
+        offset: see scale.
+        crop: "center" or "squash".
+        interpolation: how it is resized.
+        preprocessing_sha256: hash of size, crop and interpolation; equal hashes mean equal pixels.
+    """
+
+    height: int
+    width: int
+    dtype: str
+    layout: str
+    colour: str
+    scale: float
+    offset: float
+    crop: Literal["center", "squash"]
+    interpolation: Literal["area-bilinear"]
+    preprocessing_sha256: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The parameters of edgenet.image for this file."""
+        return Preprocessing(self.height, self.width, self.crop, self.interpolation)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the file answers: one score a class.
+
+    Attributes:
+        classes: how many.
+        labels: their names in order; empty where unknown.
+        wnids: their WordNet ids in order; empty where unknown.
+        meaning: "probabilities".
+        dtype: "float32" in every file made here.
+        scale: of a quantized output; 0 otherwise.
+        zero_point: of a quantized output.
+    """
+
+    classes: int
+    labels: tuple[str, ...]
+    wnids: tuple[str, ...]
+    meaning: str
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the integers in the file came about.
+
+    Attributes:
+        scheme: such as "int8: weights per channel, activations per tensor, true min / max".
+        calibration_images: how many.
+        calibration_sha256: of their contents; "" without calibration.
+        kept_float: operators that compute in float, such as "HARD_SWISH x 19".
+    """
+
+    scheme: str
+    calibration_images: int
+    calibration_sha256: str
+    kept_float: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A library that took part, and its version."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything known about one model file."""
+
+    name: str
+    format: Format
+    precision: Precision
+    sha256: str
+    file_bytes: int
+    source: Source | None  # None: a foreign file
+    input: Input
+    output: Output
+    quantization: Quantization | None
+    tools: tuple[Tool, ...]
+    command: str
+    manifest_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model file and what is known about it."""
+
+    path: Path
+    manifest: Manifest
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of a model file lies."""
+    return path.with_name(path.name + ".json")
+
+
+def load(path: Path) -> Artifact | None:
+    """Read a model file's manifest; None where there is none (a foreign file).
+
+    Raises:
+        EdgenetError: the manifest is damaged, or the file is not the one it was written for.
+    """
+    beside = manifest_path(path)
+    try:
+        text = beside.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise EdgenetError(f"{beside}: cannot be read ({exc}); convert the model again") from exc
+    try:
+        manifest: Manifest = _read(Manifest, json.loads(text))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise EdgenetError(f"{beside}: not a manifest this version reads ({exc}); convert the model again") from exc
+    if path.is_file() and sha256(path) != manifest.sha256:
+        raise EdgenetError(f"{path}: not the file that {beside.name} describes; convert again, or remove the manifest")
+    return Artifact(path, manifest)
+
+
+def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | None) -> Artifact:
+    """Describe a foreign file by what its runtime says of it.
+
+    Args:
+        path: the file.
+        info: what the runtime said.
+        input_range: scale and offset of a float input; integer inputs take raw bytes and need none.
+
+    Raises:
+        UsageError: a float input, and nobody has said what it ranges over.
+        EdgenetError: the file is no image classifier.
+    """
+    image, scores = info.inputs[0], info.outputs[0]
+    if len(info.inputs) != 1 or len(image.shape) != 4 or image.shape[0] != 1 or image.shape[3] != 3:
+        raise EdgenetError(f"{path}: its input is {list(image.shape)}, not one RGB image [1, height, width, 3]")
+    if image.dtype.startswith("float") and input_range is None:
+        raise UsageError(
+            f"{path} takes floats and does not say of what range; give --input-range 0..255 | 0..1 | -1..1"
+        )
+    scale, offset = input_range or (1.0, 0.0)
+    height, width = image.shape[1:3]
+    prep = Preprocessing(height, width)
+    eats = Input(height, width, image.dtype, "NHWC", "RGB", scale, offset, prep.crop, prep.interpolation, prep.sha256())
+    classes = scores.shape[-1]
+    labels = info.labels or ()
+    answers = Output(classes, labels, (), "scores", scores.dtype, scores.scale, scores.zero_point)
+    whole_float = image.dtype.startswith("float") and scores.dtype.startswith("float")
+    manifest = Manifest(
+        name=path.stem,
+        format="tflite" if path.suffix.lower() == ".tflite" else "onnx",
+        precision="float32" if whole_float else "int8",
+        sha256=sha256(path),
+        file_bytes=info.file_bytes,
+        source=None,
+        input=eats,
+        output=answers,
+        quantization=None,
+        tools=(),
+        command="",
+    )
+    return Artifact(path, manifest)
+
+
+def save(artifact: Artifact) -> None:
+    """Write the manifest beside the file."""
+    text = json.dumps(dataclasses.asdict(artifact.manifest), indent=2, ensure_ascii=False)
+    with appearing(manifest_path(artifact.path)) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; when the block ends well it becomes `path`, otherwise it is gone.
+
+    The partial file has the same suffix and lies in the same folder, so that a runtime can open it first.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise EdgenetError(f"{path.parent}: cannot be made ({exc.strerror}); choose another folder with -o") from exc
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as exc:
+        raise EdgenetError(f"{path}: cannot be written ({exc.strerror}); make room or choose another folder") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Read JSON into a dataclass, field by field, with its types."""
+    origin = typing.get_origin(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        known = {field.name for field in dataclasses.fields(kind)}
+        if not isinstance(value, dict) or set(value) != known:
+            raise ValueError(f"{kind.__name__} needs exactly {', '.join(sorted(known))}")
+        return kind(**{name: _read(hints[name], value[name]) for name in known})
+    if origin is tuple:
+        return tuple(_read(typing.get_args(kind)[0], item) for item in value)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{value!r} is none of {typing.get_args(kind)}")
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _read(typing.get_args(kind)[0], value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value

@@ -1,0 +1,32 @@
+"""edgenet demo: the whole job, with no network and no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgenet.cli import options
+from edgenet.cli.terminal import Progress, show, show_json, verb
+
+
+@verb
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for files and images.")] = Path("demo"),
+    json: options.Json = False,
+) -> None:
+    """Build, convert, quantize, verify, evaluate and measure the embedded classifier of printed symbols."""
+    from edgenet import demo as job
+    from edgenet import report
+    from edgenet.errors import GateMissed
+
+    with Progress() as progress:
+        result = job.run(out, options.command_line(), progress)
+    if json:
+        show_json(report.demo_json(result))
+    else:
+        show(report.demo_table(result))
+    missed = [row.artifact.path.name for row in result.rows if not row.verification.verdict.passed]
+    if missed:
+        raise GateMissed(f"not what the float network answers: {', '.join(missed)}")

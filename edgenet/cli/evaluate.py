@@ -1,0 +1,54 @@
+"""edgenet evaluate: top-1 and top-5 of a model file or a Keras network on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgenet.cli import options
+from edgenet.cli.terminal import Progress, show, show_json, verb
+
+
+@verb
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Model files (.tflite, .onnx), or networks as for convert.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder of class folders, named by wnid, label or index.")],
+    limit: Annotated[int | None, typer.Option(help="At most this many images, spread evenly.", min=1)] = None,
+    labels: options.LabelFile = None,
+    wnids: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table (index,wnid,name) for folders named by wnid. Default: classes.csv in or above --data."
+        ),
+    ] = None,
+    weights: options.Weights = "",
+    input_range: options.InputRangeOption = None,
+    crop: options.CropOption = options.Crop.center,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
+    trust: options.Trust = False,
+    json: options.Json = False,
+) -> None:
+    """Measure top-1 and top-5 with a 95 % interval."""
+    from edgenet import prove, report
+
+    request = prove.EvaluationRequest(
+        data=data,
+        limit=limit,
+        labels=options.labels_in(labels),
+        wnids=wnids,
+        weights=weights,
+        input_range=options.value(input_range),
+        crop=crop.value,
+        workers=workers,
+        trust=trust,
+    )
+    with Progress() as progress:
+        results = [prove.evaluate_model(model, request, progress) for model in models]
+    if json:
+        show_json([report.evaluation_json(one) for one in results])
+    else:
+        show(report.evaluation_table(results))

@@ -1,0 +1,39 @@
+"""edgenet info: one network's layer table."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from edgenet.cli.terminal import show, show_json, verb
+
+
+class Block(str, Enum):
+    """What V1's blocks are built from."""
+
+    separable = "separable"
+    standard = "standard"
+
+
+@verb
+def info(
+    name: Annotated[str, typer.Argument(help="A network, such as mobilenet_v2_0.35_96.")],
+    block: Annotated[Block, typer.Option(help="V1 only: build it from standard 3x3 convolutions.")] = Block.separable,
+    classes: Annotated[int, typer.Option(help="How many classes it answers.")] = 1000,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print the layer table, the totals, and the share of each layer type."""
+    from edgenet import report
+    from edgenet.spec import ModelSpec
+
+    spec = ModelSpec.parse(name, classes)
+    if block is Block.standard:
+        spec = dataclasses.replace(spec, variant="standard")
+    if json:
+        show_json(report.layers_json(spec))
+        return
+    for table in report.layer_tables(spec):
+        show(table)

@@ -1,0 +1,167 @@
+"""What every verb shares: results on stdout, everything else on stderr, one line an error, and the exit codes.
+
+0 done; 1 it failed; 2 wrong usage; 3 a gate was missed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, ParamSpec
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import RenderableType
+
+P = ParamSpec("P")
+
+PLAIN_EVERY_S = 5.0
+
+
+def verb(function: Callable[P, None]) -> Callable[P, None]:
+    """Make a function a verb: take the terminal, and turn errors into one line on stderr and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        import typer
+
+        from converters.errors import ConverterError
+        from devices.errors import DeviceError
+        from edgenet.errors import EdgenetError
+
+        _take_the_terminal()
+        try:
+            function(*args, **kwargs)
+        except EdgenetError as exc:
+            error(str(exc))
+            raise typer.Exit(exc.exit_code) from exc
+        except (ConverterError, DeviceError) as exc:
+            error(str(exc))
+            raise typer.Exit(1) from exc
+        except KeyboardInterrupt as exc:
+            error("interrupted; nothing half-written is left behind")
+            raise typer.Exit(130) from exc
+        except OSError as exc:
+            where = f"{exc.filename}: " if exc.filename else ""
+            error(f"{where}{exc.strerror or exc}")
+            raise typer.Exit(1) from exc
+
+    return run
+
+
+def error(message: str) -> None:
+    """Print one line that says what is wrong."""
+    print(f"edgenet: {' '.join(message.split())}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Print one line that is no error."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def show(result: RenderableType) -> None:
+    """Print a result, as wide as the terminal; whole where stdout is none."""
+    from rich.console import Console
+
+    stream = _results()
+    width = None if stream.isatty() else 160
+    Console(file=stream, width=width, highlight=False).print(result)
+
+
+def show_json(document: Any) -> None:
+    """Print the result as exactly one JSON document."""
+    import json
+
+    stream = _results()
+    json.dump(document, stream, indent=2, ensure_ascii=False, default=_plain)
+    stream.write("\n")
+    stream.flush()
+
+
+class Progress:
+    """Progress of a verb on stderr: a live bar on a terminal, otherwise a line when the step changes and every 5 s."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._what = ""
+        self._printed_s = 0.0
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            text = TextColumn("{task.description}")
+            columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say what is being done, and how far it is; total 0 where nobody knows."""
+        if self._bar is not None:
+            if what != self._what:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(what, total=total or None)
+            self._bar.update(self._task, completed=done, total=total or None)
+        elif what != self._what or time.monotonic() - self._printed_s > PLAIN_EVERY_S:
+            count = f" {done}/{total}" if total and done else ""
+            print(f"{what}{count}", file=sys.stderr, flush=True)
+            self._printed_s = time.monotonic()
+        self._what = what
+
+
+_stdout: IO[str] | None = None
+
+
+def _take_the_terminal() -> None:
+    """Keep the real stdout for results and the real stderr for our own lines.
+
+    What native libraries print (TensorFlow prints dozens of lines a run) goes to an unnamed file; EDGENET_VERBOSE=1
+    lets it through to stderr. A crash in native code still prints its Python stack.
+    """
+    global _stdout
+    if _stdout is not None:
+        return
+    sys.stdout.flush()
+    _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    if os.environ.get("EDGENET_VERBOSE"):
+        os.dup2(2, 1)
+    else:
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+        faulthandler.enable(sys.stderr)
+        with tempfile.TemporaryFile() as native:
+            os.dup2(native.fileno(), 1)
+            os.dup2(native.fileno(), 2)
+    sys.stdout = sys.stderr
+
+
+def _results() -> IO[str]:
+    return _stdout or sys.stdout
+
+
+def _plain(value: Any) -> Any:
+    """Turn what json does not know into what it does."""
+    import dataclasses
+    from pathlib import Path
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # a numpy array or scalar
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,42 @@
+"""edgenet verify: does a model file answer what its float network answers?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgenet.cli import options
+from edgenet.cli.terminal import Progress, show, show_json, verb
+
+
+@verb
+def verify(
+    files: options.Files,
+    images: Annotated[Path, typer.Option(help="Folder of real images, with or without class folders.")],
+    against: Annotated[str, typer.Option(help="The float network; default: the one the manifest names.")] = "",
+    weights: options.Weights = "",
+    limit: Annotated[int, typer.Option(help="At most this many images, spread evenly.", min=1)] = 300,
+    input_range: options.InputRangeOption = None,
+    trust: options.Trust = False,
+    json: options.Json = False,
+) -> None:
+    """Compare files with their float Keras network on real images; exit 3 if one misses its precision's gate."""
+    from edgenet import prove, report
+    from edgenet.dataset import image_files
+    from edgenet.errors import GateMissed
+    from edgenet.nets.network import open_network
+
+    with Progress() as progress:
+        pictures = image_files(images, limit)
+        range_ = options.value(input_range)
+        network = open_network(against, weights=weights, input_range=range_, trust=trust) if against else None
+        results = prove.verify(files, pictures, against=network, input_range=range_, trust=trust, progress=progress)
+    if json:
+        show_json([report.verification_json(one) for one in results])
+    else:
+        show(report.verification_table(results))
+    missed = [f"{one.file.name} ({', '.join(one.verdict.reasons)})" for one in results if not one.verdict.passed]
+    if missed:
+        raise GateMissed(f"not what the float network answers: {'; '.join(missed)}")

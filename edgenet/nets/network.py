@@ -1,0 +1,195 @@
+"""Network: what a user names on the command line, ready to be converted: a Keras model behind its normalization."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgenet.artifact import Source, sha256
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.labels import Labels
+from edgenet.spec import ModelSpec, is_spec
+
+if TYPE_CHECKING:
+    import keras
+
+INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
+"""What --input-range means: x = level * scale + offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A float network and what it eats.
+
+    Attributes:
+        name: what its files are called.
+        core: keras.Model, float32 [n, height, width, 3] -> probabilities [n, classes].
+        scale: the core reads level * scale + offset, level in 0..255.
+        offset: see scale.
+        labels: what comes with the network itself (symbols); None otherwise.
+        source: how to build it again.
+    """
+
+    name: str
+    core: keras.Model
+    scale: float
+    offset: float
+    labels: Labels | None
+    source: Source
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+        return int(self.core.inputs[0].shape[1])
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+        return int(self.core.inputs[0].shape[2])
+
+    @property
+    def classes(self) -> int:
+        """How many probabilities it answers."""
+        return int(self.core.outputs[0].shape[-1])
+
+    def scores(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Answer uint8 batches [n, height, width, 3] with float32 probabilities [n, classes], batch by batch."""
+        import tensorflow as tf
+
+        answer = tf.function(lambda images: self.core(images, training=False), reduce_retracing=True)
+        for batch in batches:
+            images = batch.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+            yield np.asarray(answer(images))
+
+
+def open_network(
+    model: str,
+    *,
+    weights: str = "",
+    classes: int | None = None,
+    input_range: str = "",
+    size: int | None = None,
+    trust: bool = False,
+) -> Network:
+    """Build or load the network that a user names.
+
+    Args:
+        model: a network's name (mobilenet_v2_0.35_96), "symbols", or a path to a .keras, .h5 or SavedModel.
+        weights: "imagenet" | "none" | a file; only for a name. "" means imagenet.
+        classes: of a named network without weights; otherwise the weights say it.
+        input_range: a key of INPUT_RANGES, for a user's model that does not normalize its own input.
+        size: input size of a user's model that leaves it open.
+        trust: run code (Lambda layers) that the user's file brings.
+
+    Raises:
+        UsageError: the request contradicts itself, or lacks what cannot be guessed.
+        EdgenetError: a file is missing, damaged, unsafe, or no image classifier.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if model == "symbols":
+        return _symbols()
+    path = Path(model)
+    if path.exists() or not _is_name(model):
+        if weights:
+            raise UsageError(f"--weights belongs to a network's name; {model} brings its own")
+        return _users(path, input_range, size, trust)
+    if input_range:
+        raise UsageError(f"--input-range is for your own models; {model} knows what it eats")
+    return _named(ModelSpec.parse(model), weights or "imagenet", classes)
+
+
+def reopen(source: Source, *, trust: bool = False) -> Network:
+    """Build the network again that an artifact was made from.
+
+    Raises:
+        EdgenetError: its files are gone or have changed since.
+    """
+    for file, expected in ((source.model, source.model_sha256), (source.weights, source.weights_sha256)):
+        if expected and not Path(file).exists():
+            raise EdgenetError(f"{file} is gone, which this file was made from; give the float model with --against")
+        if expected and fingerprint(Path(file)) != expected:
+            raise EdgenetError(f"{file} has changed since this file was made from it; convert again, or give --against")
+    given = "" if source.weights in ("model", "symbols") else source.weights
+    return open_network(source.model, weights=given, input_range=source.input_range, trust=trust)
+
+
+def fingerprint(path: Path) -> str:
+    """Hash a model file, or a SavedModel folder file by file."""
+    if not path.is_dir():
+        return sha256(path)
+    import hashlib
+
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    text = "\n".join(f"{file.relative_to(path).as_posix()} {sha256(file)}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_name(model: str) -> bool:
+    return is_spec(model) or (not Path(model).suffix.isalpha() and "/" not in model and "." not in model[-6:])
+
+
+def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
+    import dataclasses
+
+    import keras
+
+    from edgenet.nets.build import NORMALIZATION_OFFSET, NORMALIZATION_SCALE, build
+    from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
+
+    file: Path | None = None
+    if weights == "imagenet":
+        file = imagenet_weights(spec)
+    elif weights != "none":
+        file = Path(weights)
+    found = classes_in(file) if file else None
+    if classes and found and classes != found:
+        raise UsageError(f"{file} answers {found} classes, not {classes}; leave --classes out")
+    spec = dataclasses.replace(spec, classes=found or classes or spec.classes)
+    keras.utils.set_random_seed(0)
+    core = build(spec)
+    if file:
+        load_weights(core, file)
+    origin = str(file.resolve()) if file and weights != "imagenet" else weights
+    digest = sha256(file) if file else ""
+    source = Source(spec.name, "", origin, digest if weights != "imagenet" else "", "")
+    return Network(spec.name, core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, None, source)
+
+
+def _symbols() -> Network:
+    from edgenet.nets.build import NORMALIZATION_OFFSET, NORMALIZATION_SCALE, build
+    from edgenet.nets.weights import load_weights
+    from edgenet.symbols.glyphs import LABELS
+    from edgenet.symbols.train import SPEC, weights_path
+
+    core = build(SPEC)
+    load_weights(core, weights_path())
+    source = Source("symbols", "", "symbols", "", "")
+    return Network("symbols", core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, Labels(tuple(LABELS)), source)
+
+
+def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Network:
+    from edgenet.nets.affine import as_classifier, input_affine
+    from edgenet.nets.load import load_model
+
+    model = load_model(path, trust=trust, size=size)
+    inside = input_affine(model)
+    if inside is None and not input_range:
+        known = " | ".join(INPUT_RANGES)
+        raise UsageError(
+            f"{path} does not say what its input ranges over (it has no Rescaling layer); give --input-range {known}"
+        )
+    if inside is not None and input_range not in ("", "0..255"):
+        raise UsageError(f"{path} normalizes 0..255 itself (it has a Rescaling layer); leave --input-range out")
+    if inside is not None:
+        core, scale, offset = inside.core, inside.scale, inside.offset
+    else:
+        core, (scale, offset) = model, INPUT_RANGES[input_range]
+    digest = fingerprint(path)
+    source = Source(str(path.resolve()), digest, "model", "", input_range)
+    name = path.name.removesuffix(path.suffix) if path.is_file() else path.name
+    return Network(name, as_classifier(core), scale, offset, None, source)

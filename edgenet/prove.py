@@ -1,0 +1,265 @@
+"""What a model file does on this machine: does it agree with its float network, is it right, how fast is it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from devices.latency import Latency, measure
+from devices.model_process import ModelProcess
+from devices.pool import ModelPool
+from devices.timing import Schedule
+from edgenet import artifact
+from edgenet.artifact import Artifact, Precision
+from edgenet.dataset import LabelledImages, batches, labelled
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.evaluate import Accuracy, evaluate
+from edgenet.image import Preprocessing
+from edgenet.labels import Labels
+from edgenet.nets.network import INPUT_RANGES, Network, open_network, reopen
+from edgenet.verify import Agreement, Verdict, agree, judge
+
+Progress = Callable[[str, int, int], None]
+Scorer = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+
+BATCH = 8
+"""Images that one process of a pool gets at a time: small, so that all cores end together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How a file's answers compare with its float network's, and whether that is good enough."""
+
+    file: Path
+    precision: Precision
+    agreement: Agreement
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How often a file or a network is right."""
+
+    model: str
+    precision: str
+    delegate: str
+    accuracy: Accuracy
+
+
+def is_model_file(model: str) -> bool:
+    """Say whether a runtime opens this, rather than Keras."""
+    return Path(model).suffix.lower() in (".tflite", ".onnx")
+
+
+def open_artifact(path: Path, input_range: str = "") -> Artifact:
+    """Read a model file's manifest, or describe a foreign file by what its runtime says.
+
+    Raises:
+        UsageError: a foreign file takes floats, and nobody has said of what range.
+        EdgenetError: the manifest does not fit the file, or the file is no image classifier.
+        DeviceError: the file cannot be opened.
+    """
+    known = artifact.load(path)
+    if known is not None:
+        return known
+    with ModelProcess(path) as process:
+        return artifact.describe(path, process.info, INPUT_RANGES[input_range] if input_range else None)
+
+
+def verify(
+    paths: Sequence[Path],
+    files: Sequence[Path],
+    *,
+    against: Network | None,
+    input_range: str = "",
+    trust: bool = False,
+    progress: Progress,
+) -> tuple[Verification, ...]:
+    """Compare model files with the float network they were made from, on real images.
+
+    Args:
+        paths: .tflite and .onnx files.
+        files: pictures.
+        against: the float network; None builds the one that each manifest names.
+        input_range: of foreign files that take floats.
+        trust: run code that the user's Keras file brings.
+        progress: told of each step.
+
+    Raises:
+        UsageError: a foreign file, and no network to compare it with.
+    """
+    references = _References(against, files, trust, progress)
+    results = []
+    for path in paths:
+        subject = open_artifact(path, input_range)
+        manifest = subject.manifest
+        reference = references.scores(subject)
+        with scorer(subject) as scores:
+            steps = _counted(f"run {path.name}", len(files), progress)
+            candidate = np.concatenate(list(steps(scores(batches(files, manifest.input.preprocessing, BATCH)))))
+        quantized = manifest.output.dtype != "float32"
+        sqnr_of = "probabilities" if quantized else "logits"
+        agreement = agree(reference, candidate, name=path.name, sqnr_of=sqnr_of)  # type: ignore[arg-type]
+        results.append(Verification(path, manifest.precision, agreement, judge(agreement, manifest.precision)))
+    return tuple(results)
+
+
+def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | None, progress: Progress) -> Evaluation:
+    """Measure top-1 and top-5 of a model file, on all cores."""
+    name = subject.path.name
+    with ModelPool(subject.path, workers or cores()) as pool:
+        scores = _prepared(pool.map, subject)
+        accuracy = evaluate(
+            scores,
+            dataset,
+            subject.manifest.input.preprocessing,
+            name=name,
+            batch_size=BATCH,
+            progress=lambda done: progress(f"evaluate {name}", done, len(dataset.files)),
+        )
+        return Evaluation(str(subject.path), subject.manifest.precision, pool.info.delegate, accuracy)
+
+
+def evaluate_network(network: Network, dataset: LabelledImages, prep: Preprocessing, progress: Progress) -> Evaluation:
+    """Measure top-1 and top-5 of the float Keras network."""
+    accuracy = evaluate(
+        network.scores,
+        dataset,
+        prep,
+        name=network.name,
+        progress=lambda done: progress(f"evaluate {network.name}", done, len(dataset.files)),
+    )
+    return Evaluation(network.name, "float32", "TensorFlow", accuracy)
+
+
+def benchmark(
+    paths: Sequence[Path], threads: Sequence[int], schedule: Schedule, progress: Progress
+) -> tuple[Latency, ...]:
+    """Measure the latency of model files on this machine, interleaved, so that their ratios can be trusted."""
+
+    def tell(done: int, total: int, what: str) -> None:
+        progress(f"measure {what}" if what else "measure", done, total)
+
+    return tuple(measure(paths, threads, schedule, progress=tell))
+
+
+@contextlib.contextmanager
+def scorer(subject: Artifact, workers: int | None = None) -> Iterator[Scorer]:
+    """Open a model file on all cores; yield what turns uint8 batches into float32 scores."""
+    with ModelPool(subject.path, workers or cores()) as pool:
+        yield _prepared(pool.map, subject)
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepared(run: Scorer, subject: Artifact) -> Scorer:
+    """Give a file its input in its own dtype; the files made here take the pixels as they are."""
+    eats = subject.manifest.input
+
+    def prepare(images: np.ndarray) -> np.ndarray:
+        if eats.dtype == "uint8":
+            return images
+        if eats.dtype == "int8":
+            return (images ^ 0x80).view(np.int8)
+        if eats.dtype == "float32":
+            return images.astype(np.float32) * np.float32(eats.scale) + np.float32(eats.offset)
+        raise EdgenetError(f"{subject.path}: takes {eats.dtype}; edgenet runs files that take uint8, int8 or float32")
+
+    return lambda images: run(prepare(batch) for batch in images)
+
+
+def _counted(what: str, total: int, progress: Progress) -> Scorer:
+    def steps(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        done = 0
+        progress(what, 0, total)
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            progress(what, done, total)
+
+    return steps
+
+
+class _References:
+    """The float networks' answers on the images, each computed once."""
+
+    def __init__(self, against: Network | None, files: Sequence[Path], trust: bool, progress: Progress) -> None:
+        self._against = against
+        self._files = files
+        self._trust = trust
+        self._progress = progress
+        self._known: dict[tuple[object, Preprocessing], np.ndarray] = {}
+
+    def scores(self, subject: Artifact) -> np.ndarray:
+        """Answer with float32 [images, classes] of the network behind this file, on pictures cut as for this file."""
+        source = subject.manifest.source
+        if self._against is None and source is None:
+            raise UsageError(f"{subject.path} has no manifest, so its float network is unknown; give --against MODEL")
+        prep = subject.manifest.input.preprocessing
+        key = (None if self._against else source, prep)
+        if key not in self._known:
+            self._progress("load the float network", 0, 0)
+            network = self._against or reopen(source, trust=self._trust)  # type: ignore[arg-type]
+            if (network.height, network.width) != (prep.height, prep.width):
+                raise EdgenetError(
+                    f"{subject.path} takes {prep.height}x{prep.width} and {network.name} "
+                    f"{network.height}x{network.width}; compare it with the network it was made from"
+                )
+            steps = _counted(f"run {network.name} in float", len(self._files), self._progress)
+            answers = steps(network.scores(batches(self._files, prep, 32)))
+            self._known[key] = np.concatenate(list(answers))
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """What evaluate is to do with each model; the fields are the command's options."""
+
+    data: Path
+    limit: int | None
+    labels: Labels | None
+    wnids: Path | None
+    weights: str
+    input_range: str
+    crop: Literal["center", "squash"]
+    workers: int | None
+    trust: bool
+
+
+def evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -> Evaluation:
+    """Measure top-1 and top-5 of a model file or of a network.
+
+    Raises:
+        UsageError: nobody says what the classes are called.
+        EdgenetError: a class folder fits no label, or a picture cannot be read.
+        DeviceError: the file cannot be opened.
+    """
+    if is_model_file(model):
+        subject = open_artifact(Path(model), request.input_range)
+        answers = subject.manifest.output
+        known = Labels(answers.labels, answers.wnids or None) if answers.labels else None
+        dataset = _dataset(model, known, answers.classes, request)
+        return evaluate_file(subject, dataset, request.workers, progress)
+    progress("load the network", 0, 0)
+    network = open_network(model, weights=request.weights, input_range=request.input_range, trust=request.trust)
+    dataset = _dataset(model, network.labels, network.classes, request)
+    prep = Preprocessing(network.height, network.width, request.crop)
+    return evaluate_network(network, dataset, prep, progress)
+
+
+def _dataset(model: str, own: Labels | None, classes: int, request: EvaluationRequest) -> LabelledImages:
+    labels = request.labels or own
+    if labels is None:
+        raise UsageError(f"{model} does not say what its {classes} classes are called; give --labels FILE")
+    if len(labels.names) != classes:
+        raise EdgenetError(f"{model} answers {classes} classes and the labels name {len(labels.names)}; give its own")
+    return labelled(request.data, labels, request.wnids, request.limit)

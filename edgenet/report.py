@@ -1,0 +1,276 @@
+"""Results -> tables for the terminal and documents for --json. No measuring, no files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from edgenet import families
+from edgenet.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from devices.doctor import Check
+    from devices.latency import Latency
+    from edgenet.artifact import Artifact
+    from edgenet.demo import Demo
+    from edgenet.prove import Evaluation, Verification
+
+
+def layers_json(spec: ModelSpec) -> dict[str, Any]:
+    """Lay a network's layer table, totals and shares out for JSON."""
+    table = families.layers(spec)
+    return {
+        "name": spec.name,
+        "layers": [
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "kernel": layer.kernel,
+                "stride": layer.stride,
+                "input": list(layer.input),
+                "output": list(layer.output),
+                "parameters": layer.parameters,
+                "multiply_adds": layer.multiply_adds,
+            }
+            for layer in table
+        ],
+        "parameters": families.parameters(spec),
+        "kernel_weights": families.kernel_weights(spec),
+        "multiply_adds": families.multiply_adds(spec),
+        "shares": [
+            {"type": s.type, "layers": s.layers, "kernel_weights": s.kernel_weights, "multiply_adds": s.multiply_adds}
+            for s in families.shares(spec)
+        ],
+    }
+
+
+def layer_tables(spec: ModelSpec) -> tuple[Table, Table]:
+    """Draw a network's layer table, and the share of each layer type."""
+    layers = Table(title=spec.name)
+    for column in ("layer", "type", "kernel", "stride", "input", "output", "parameters", "multiply-adds"):
+        layers.add_column(column, justify="left" if column in ("layer", "type") else "right")
+    for layer in families.layers(spec):
+        kernel = f"{layer.kernel}x{layer.kernel}" if layer.kernel else ""
+        cost = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}") if layer.kernel else ("", "")
+        shapes = (str(layer.input), str(layer.output))
+        layers.add_row(layer.name, layer.type, kernel, str(layer.stride), *shapes, *cost)
+    layers.add_section()
+    parameters, cost_total = families.parameters(spec), families.multiply_adds(spec)
+    layers.add_row("total", "", "", "", "", "", f"{parameters:,}", f"{cost_total:,}", style="bold")
+    return layers, _share_table(spec)
+
+
+def _share_table(spec: ModelSpec) -> Table:
+    note = "Shares of the kernels' weights, as the papers count (biases and batch normalization left out)."
+    table = Table(title="share of each layer type", caption=note)
+    for column in ("type", "layers", "weights", "share", "multiply-adds", "share"):
+        table.add_column(column, justify="left" if column == "type" else "right")
+    weights, cost = families.kernel_weights(spec), families.multiply_adds(spec)
+    for s in families.shares(spec):
+        table.add_row(
+            s.type,
+            str(s.layers),
+            f"{s.kernel_weights:,}",
+            f"{s.kernel_weights / weights:.2%}",
+            f"{s.multiply_adds:,}",
+            f"{s.multiply_adds / cost:.2%}",
+        )
+    return table
+
+
+def artifact_json(made: Artifact) -> dict[str, Any]:
+    """Lay an artifact out for JSON: its path and its whole manifest."""
+    return {"path": str(made.path), "manifest": dataclasses.asdict(made.manifest)}
+
+
+def artifact_table(made: Sequence[Artifact]) -> Table:
+    """Draw the files that a verb made."""
+    table = Table()
+    for column in ("file", "precision", "size", "input", "classes", "stayed float"):
+        table.add_column(column, justify="right" if column in ("size", "classes") else "left", overflow="fold")
+    for one in made:
+        manifest = one.manifest
+        eats = f"{manifest.input.dtype} {manifest.input.height}x{manifest.input.width}x3"
+        quantization = manifest.quantization
+        kept = ", ".join(quantization.kept_float) if quantization else ""
+        size = f"{manifest.file_bytes / 1e6:.2f} MB"
+        table.add_row(str(one.path), manifest.precision, size, eats, str(manifest.output.classes), kept)
+    return table
+
+
+def verification_json(one: Verification) -> dict[str, Any]:
+    """Lay a verification out for JSON."""
+    agreement = dataclasses.asdict(one.agreement)
+    if math.isinf(one.agreement.sqnr_db):
+        agreement["sqnr_db"] = None  # JSON has no infinity: the answers are equal
+    verdict = {"passed": one.verdict.passed, "reasons": list(one.verdict.reasons)}
+    return {"file": str(one.file), "precision": one.precision, **agreement, "verdict": verdict}
+
+
+def verification_table(results: Sequence[Verification]) -> Table:
+    """Draw how files agree with their float networks."""
+    images = max(one.agreement.images for one in results)
+    table = Table(caption=f"against the float Keras network, on {images} images; SQNR of the logits")
+    columns = (
+        "file",
+        "precision",
+        "max error",
+        "mean error",
+        "cosine",
+        "SQNR",
+        "top-1 agree",
+        "top-5 agree",
+        "verdict",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
+    for one in results:
+        a = one.agreement
+        verdict = "[green]same[/]" if one.verdict.passed else "[red]" + "; ".join(one.verdict.reasons) + "[/]"
+        table.add_row(
+            one.file.name,
+            one.precision,
+            f"{a.max_abs:.1e}",
+            f"{a.mean_abs:.1e}",
+            f"{a.cosine:.5f}",
+            "equal" if math.isinf(a.sqnr_db) else f"{a.sqnr_db:.1f} dB",
+            f"{a.top1_agreement:.1%}",
+            f"{a.top5_agreement:.1%}",
+            verdict,
+        )
+    return table
+
+
+def evaluation_json(one: Evaluation) -> dict[str, Any]:
+    """Lay an evaluation out for JSON."""
+    a = one.accuracy
+    return {
+        "model": one.model,
+        "precision": one.precision,
+        "delegate": one.delegate,
+        "images": a.images,
+        "top1": a.top1,
+        "top1_interval": list(a.top1_interval),
+        "top5": a.top5,
+        "top5_interval": list(a.top5_interval),
+        "images_per_s": a.images_per_s,
+    }
+
+
+def evaluation_table(results: Sequence[Evaluation]) -> Table:
+    """Draw how often models are right."""
+    table = Table(caption=f"{results[0].accuracy.images} images; 95 % intervals (Wilson)")
+    for column in ("model", "precision", "top-1", "interval", "top-5", "interval", "images/s", "runs on"):
+        table.add_column(column, justify="left" if column in ("model", "precision", "runs on") else "right")
+    for one in results:
+        a = one.accuracy
+        low, high = a.top1_interval
+        low5, high5 = a.top5_interval
+        table.add_row(
+            Path(one.model).name,
+            one.precision,
+            f"{a.top1:.1%}",
+            f"{low:.1%} .. {high:.1%}",
+            f"{a.top5:.1%}",
+            f"{low5:.1%} .. {high5:.1%}",
+            f"{a.images_per_s:.0f}",
+            one.delegate,
+        )
+    return table
+
+
+def latency_json(one: Latency) -> dict[str, Any]:
+    """Lay a latency out for JSON, every sample kept."""
+    document = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    return {**document, "path": str(one.path), "samples_ns": one.samples_ns.tolist()}
+
+
+def latency_table(results: Sequence[Latency]) -> Table:
+    """Draw how fast files run."""
+    table = Table(
+        caption="median of interleaved fresh starts; 95 % interval by bootstrap; cold start: load + first run"
+    )
+    columns = ("file", "threads", "median", "interval", "p90", "cold start", "memory", "size", "runs on")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("file", "runs on") else "right")
+    for one in results:
+        interval = f"{one.ci95_ms[0]:.2f} .. {one.ci95_ms[1]:.2f}" if one.ci95_ms else ""
+        delegated = f" {one.delegated_ops}/{one.ops} ops" if one.ops and one.delegated_ops is not None else ""
+        table.add_row(
+            one.path.name,
+            str(one.threads),
+            f"{one.median_ms:.2f} ms",
+            interval,
+            f"{one.p90_ms:.2f} ms",
+            f"{one.cold_start_ms:.0f} ms",
+            f"{one.peak_rss_bytes / 1e6:.0f} MB",
+            f"{one.file_bytes / 1e6:.2f} MB",
+            one.delegate + delegated,
+        )
+    return table
+
+
+def demo_json(result: Demo) -> dict[str, Any]:
+    """Lay the demo out for JSON."""
+    return {
+        "folder": str(result.folder),
+        "keras": {"top1": result.keras.top1, "top5": result.keras.top5, "images": result.keras.images},
+        "files": [
+            {
+                **artifact_json(row.artifact),
+                "verification": verification_json(row.verification),
+                "top1": row.accuracy.top1,
+                "top5": row.accuracy.top5,
+                "images": row.accuracy.images,
+                "latency": latency_json(row.latency),
+            }
+            for row in result.rows
+        ],
+    }
+
+
+def demo_table(result: Demo) -> Table:
+    """Draw the demo: one row a file."""
+    keras = result.keras
+    table = Table(
+        title="symbols: mobilenet_v2_0.35_96",
+        caption=(
+            f"top-1 of the float Keras network: {keras.top1:.2%} on {keras.images} generated images it has not seen; "
+            f"files and images are in {result.folder}"
+        ),
+    )
+    columns = ("file", "precision", "size", "top-1", "agrees", "SQNR", "latency", "speed-up", "verdict")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
+    slow = {row.artifact.manifest.format: row.latency for row in result.rows if row.verification.precision == "float32"}
+    for row in result.rows:
+        a, manifest = row.verification.agreement, row.artifact.manifest
+        passed = row.verification.verdict.passed
+        table.add_row(
+            row.artifact.path.name,
+            manifest.precision,
+            f"{manifest.file_bytes / 1e6:.2f} MB",
+            f"{row.accuracy.top1:.2%}",
+            f"{a.top1_agreement:.1%}",
+            "equal" if math.isinf(a.sqnr_db) else f"{a.sqnr_db:.1f} dB",
+            f"{row.latency.median_ms:.2f} ms",
+            f"{slow[manifest.format].median_ms / row.latency.median_ms:.2f}x",
+            "[green]same[/]" if passed else "[red]" + "; ".join(row.verification.verdict.reasons) + "[/]",
+        )
+    return table
+
+
+def doctor_table(checks: Sequence[Check]) -> Table:
+    """Draw what this machine has, and what to do about what it lacks."""
+    table = Table()
+    for column in ("", "what", "found", "needed for", "to do"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]--[/]"
+        table.add_row(mark, check.name, check.found, ", ".join(check.needed_for), check.fix)
+    return table
