@@ -6,6 +6,7 @@ falls from .85 to .60 agreement); so the ranges are measured here and handed to 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,9 @@ def activation_ranges(
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    graph = Interpreter(model_content=model, experimental_preserve_all_tensors=True, num_threads=threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it warns that all tensors are kept: that is the point
+        graph = Interpreter(model_content=model, experimental_preserve_all_tensors=True, num_threads=threads)
     graph.allocate_tensors()
     image_index = graph.get_input_details()[0]["index"]
     produced = {t for op in graph._get_ops_details() if op["op_name"] != "DELEGATE" for t in op["outputs"]}

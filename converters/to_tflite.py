@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,8 +148,13 @@ def _first_line(exc: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Any:
-    """Keep the progress bars and banners that the libraries print away from the user's terminal."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    """Keep the progress bars, banners and warnings of the libraries away from the user's terminal."""
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
         yield
 
 

@@ -1,1 +1,63 @@
-"""edgenet carries a MobileNet, or your own Keras classifier, to a Raspberry Pi or a phone, with proof at each step."""
+"""edgenet carries a MobileNet, or your own Keras classifier, to a Raspberry Pi or a phone, with proof at each step.
+
+The public names, loaded when first used, so that `import edgenet` costs nothing:
+
+    network = edgenet.open_network("mobilenet_v2_0.35_96", weights="mine.h5")
+    order = edgenet.Order(("tflite", "onnx"), Path("out"), edgenet.read_labels(Path("labels.txt")))
+    files = edgenet.convert(network, "float32", order, progress=print)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgenet.artifact import Artifact as Artifact
+    from edgenet.artifact import Manifest as Manifest
+    from edgenet.dataset import image_files as image_files
+    from edgenet.dataset import labelled as labelled
+    from edgenet.deploy import Order as Order
+    from edgenet.deploy import calibration_images as calibration_images
+    from edgenet.deploy import convert as convert
+    from edgenet.deploy import quantize as quantize
+    from edgenet.errors import EdgenetError as EdgenetError
+    from edgenet.image import Preprocessing as Preprocessing
+    from edgenet.labels import Labels as Labels
+    from edgenet.labels import read_labels as read_labels
+    from edgenet.nets.network import Network as Network
+    from edgenet.nets.network import open_network as open_network
+    from edgenet.prove import benchmark as benchmark
+    from edgenet.prove import evaluate_file as evaluate_file
+    from edgenet.prove import open_artifact as open_artifact
+    from edgenet.prove import verify_files as verify_files
+    from edgenet.spec import ModelSpec as ModelSpec
+
+_HOMES = {
+    "Artifact": "artifact",
+    "EdgenetError": "errors",
+    "Labels": "labels",
+    "Manifest": "artifact",
+    "ModelSpec": "spec",
+    "Network": "nets.network",
+    "Order": "deploy",
+    "Preprocessing": "image",
+    "benchmark": "prove",
+    "calibration_images": "deploy",
+    "convert": "deploy",
+    "evaluate_file": "prove",
+    "image_files": "dataset",
+    "labelled": "dataset",
+    "open_artifact": "prove",
+    "open_network": "nets.network",
+    "quantize": "deploy",
+    "read_labels": "labels",
+    "verify_files": "prove",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgenet' has no attribute {name!r}")
+    return getattr(import_module(f"edgenet.{_HOMES[name]}"), name)

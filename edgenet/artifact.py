@@ -36,6 +36,7 @@ class Source:
         model_sha256: of that file; "" for a name.
         weights: "imagenet", "none" (random, seed 0), "symbols", "model" (in the model file), or an absolute path.
         weights_sha256: of the weights file; "" where there is none.
+        classes: how many the network answers.
         input_range: "0..255" | "0..1" | "-1..1" as the user gave it; "" where the network itself says it.
     """
 
@@ -43,6 +44,7 @@ class Source:
     model_sha256: str
     weights: str
     weights_sha256: str
+    classes: int
     input_range: str
 
 

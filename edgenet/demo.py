@@ -65,7 +65,7 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     prep = made[0].manifest.input.preprocessing
     keras = prove.evaluate_network(network, dataset, prep, progress).accuracy
     paths = [one.path for one in made]
-    verified = prove.verify(paths, dataset.files, against=network, progress=progress)
+    verified = prove.verify_files(paths, dataset.files, against=network, progress=progress)
     right = [prove.evaluate_file(one, dataset, None, progress).accuracy for one in made]
     latency = prove.benchmark(paths, (1,), SCHEDULE, progress)
     rows = tuple(DemoRow(*fields) for fields in zip(made, verified, right, latency, strict=True))

@@ -72,7 +72,7 @@ def open_artifact(path: Path, input_range: str = "") -> Artifact:
         return artifact.describe(path, process.info, INPUT_RANGES[input_range] if input_range else None)
 
 
-def verify(
+def verify_files(
     paths: Sequence[Path],
     files: Sequence[Path],
     *,
@@ -229,6 +229,7 @@ class EvaluationRequest:
     labels: Labels | None
     wnids: Path | None
     weights: str
+    classes: int | None
     input_range: str
     crop: Literal["center", "squash"]
     workers: int | None
@@ -250,7 +251,9 @@ def evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -
         dataset = _dataset(model, known, answers.classes, request)
         return evaluate_file(subject, dataset, request.workers, progress)
     progress("load the network", 0, 0)
-    network = open_network(model, weights=request.weights, input_range=request.input_range, trust=request.trust)
+    network = open_network(
+        model, weights=request.weights, classes=request.classes, input_range=request.input_range, trust=request.trust
+    )
     dataset = _dataset(model, network.labels, network.classes, request)
     prep = Preprocessing(network.height, network.width, request.crop)
     return evaluate_network(network, dataset, prep, progress)

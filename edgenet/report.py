@@ -107,7 +107,7 @@ def verification_json(one: Verification) -> dict[str, Any]:
     """Lay a verification out for JSON."""
     agreement = dataclasses.asdict(one.agreement)
     if math.isinf(one.agreement.sqnr_db):
-        agreement["sqnr_db"] = None  # JSON has no infinity: the answers are equal
+        agreement["sqnr_db"] = None  # JSON has no infinity: the answers are equal (or NaN-free and all noise)
     verdict = {"passed": one.verdict.passed, "reasons": list(one.verdict.reasons)}
     return {"file": str(one.file), "precision": one.precision, **agreement, "verdict": verdict}
 
@@ -138,7 +138,7 @@ def verification_table(results: Sequence[Verification]) -> Table:
             f"{a.max_abs:.1e}",
             f"{a.mean_abs:.1e}",
             f"{a.cosine:.5f}",
-            "equal" if math.isinf(a.sqnr_db) else f"{a.sqnr_db:.1f} dB",
+            "equal" if a.sqnr_db == math.inf else f"{a.sqnr_db:.1f} dB",
             f"{a.top1_agreement:.1%}",
             f"{a.top5_agreement:.1%}",
             verdict,
@@ -257,7 +257,7 @@ def demo_table(result: Demo) -> Table:
             f"{manifest.file_bytes / 1e6:.2f} MB",
             f"{row.accuracy.top1:.2%}",
             f"{a.top1_agreement:.1%}",
-            "equal" if math.isinf(a.sqnr_db) else f"{a.sqnr_db:.1f} dB",
+            "equal" if a.sqnr_db == math.inf else f"{a.sqnr_db:.1f} dB",
             f"{row.latency.median_ms:.2f} ms",
             f"{slow[manifest.format].median_ms / row.latency.median_ms:.2f}x",
             "[green]same[/]" if passed else "[red]" + "; ".join(row.verification.verdict.reasons) + "[/]",

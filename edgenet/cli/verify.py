@@ -17,6 +17,7 @@ def verify(
     images: Annotated[Path, typer.Option(help="Folder of real images, with or without class folders.")],
     against: Annotated[str, typer.Option(help="The float network; default: the one the manifest names.")] = "",
     weights: options.Weights = "",
+    classes: options.Classes = None,
     limit: Annotated[int, typer.Option(help="At most this many images, spread evenly.", min=1)] = 300,
     input_range: options.InputRangeOption = None,
     trust: options.Trust = False,
@@ -31,8 +32,14 @@ def verify(
     with Progress() as progress:
         pictures = image_files(images, limit)
         range_ = options.value(input_range)
-        network = open_network(against, weights=weights, input_range=range_, trust=trust) if against else None
-        results = prove.verify(files, pictures, against=network, input_range=range_, trust=trust, progress=progress)
+        network = (
+            open_network(against, weights=weights, classes=classes, input_range=range_, trust=trust)
+            if against
+            else None
+        )
+        results = prove.verify_files(
+            files, pictures, against=network, input_range=range_, trust=trust, progress=progress
+        )
     if json:
         show_json([report.verification_json(one) for one in results])
     else:

@@ -115,7 +115,8 @@ def reopen(source: Source, *, trust: bool = False) -> Network:
         if expected and fingerprint(Path(file)) != expected:
             raise EdgenetError(f"{file} has changed since this file was made from it; convert again, or give --against")
     given = "" if source.weights in ("model", "symbols") else source.weights
-    return open_network(source.model, weights=given, input_range=source.input_range, trust=trust)
+    classes = source.classes if given == "none" else None
+    return open_network(source.model, weights=given, classes=classes, input_range=source.input_range, trust=trust)
 
 
 def fingerprint(path: Path) -> str:
@@ -154,9 +155,8 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
     core = build(spec)
     if file:
         load_weights(core, file)
-    origin = str(file.resolve()) if file and weights != "imagenet" else weights
-    digest = sha256(file) if file else ""
-    source = Source(spec.name, "", origin, digest if weights != "imagenet" else "", "")
+    origin, digest = (weights, "") if file is None or weights == "imagenet" else (str(file.resolve()), sha256(file))
+    source = Source(spec.name, "", origin, digest, spec.classes, "")
     return Network(spec.name, core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, None, source)
 
 
@@ -168,7 +168,7 @@ def _symbols() -> Network:
 
     core = build(SPEC)
     load_weights(core, weights_path())
-    source = Source("symbols", "", "symbols", "", "")
+    source = Source("symbols", "", "symbols", "", SPEC.classes, "")
     return Network("symbols", core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, Labels(tuple(LABELS)), source)
 
 
@@ -189,7 +189,8 @@ def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Netwo
         core, scale, offset = inside.core, inside.scale, inside.offset
     else:
         core, (scale, offset) = model, INPUT_RANGES[input_range]
-    digest = fingerprint(path)
-    source = Source(str(path.resolve()), digest, "model", "", input_range)
-    name = path.name.removesuffix(path.suffix) if path.is_file() else path.name
-    return Network(name, as_classifier(core), scale, offset, None, source)
+    core = as_classifier(core)
+    classes = int(core.outputs[0].shape[-1])
+    source = Source(str(path.resolve()), fingerprint(path), "model", "", classes, input_range)
+    name = path.stem if path.is_file() else path.name
+    return Network(name, core, scale, offset, None, source)

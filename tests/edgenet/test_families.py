@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +111,7 @@ def test_any_spec_is_laid_out_and_named(kind: tuple[str, str], alpha: float, siz
     assert ModelSpec.parse(spec.name, classes) == spec
     table = layers(spec)
     assert all(min(layer.output) >= 1 for layer in table)
-    assert all(a.output == b.input for a, b in zip(table, table[1:], strict=False))
+    assert all(a.output == b.input for a, b in pairwise(table))
     assert table[-1].output == Shape(1, 1, classes)
     assert families.parameters(spec) > families.kernel_weights(spec) > 0
 

@@ -39,9 +39,7 @@ def reference(spec: ModelSpec, options: dict[str, Any]) -> Any:
     if "v3" in spec.family:
         options = {**options, "include_preprocessing": False}
     shape = (spec.size, spec.size, 3)
-    return makers[spec.family](
-        input_shape=shape, alpha=spec.alpha, weights=None, classes=spec.classes, **options
-    )
+    return makers[spec.family](input_shape=shape, alpha=spec.alpha, weights=None, classes=spec.classes, **options)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

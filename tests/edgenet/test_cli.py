@@ -1,0 +1,219 @@
+"""The command line as a user meets it: in a process of its own, with its exit codes, on real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgenet.symbols.glyphs import LABELS
+
+from .conftest import NETWORK, Edgenet
+
+FILES = tuple(f"symbols_{precision}.{kind}" for precision in ("float32", "int8") for kind in ("tflite", "onnx"))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'numpy', 'PIL', 'tensorflow', 'keras', 'onnxruntime', 'ai_edge_litert', 'rich.table'}"
+    code = f"import sys; from edgenet.cli.app import app; sys.exit(str({heavy} & set(sys.modules)) != 'set()')"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_edgenet_is_light_and_its_names_are_there() -> None:
+    code = (
+        "import sys, edgenet; assert not {'numpy', 'tensorflow'} & set(sys.modules);"
+        "spec = edgenet.ModelSpec.parse('mobilenet_v2'); assert all(getattr(edgenet, n) for n in edgenet.__all__)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_models_and_info_print_one_document(edgenet: Edgenet) -> None:
+    listed = {row["name"]: row for row in edgenet("models", "--json").document}
+    assert listed["mobilenet_v1_1.0_224"]["multiply_adds"] == 568_740_352
+    shown = edgenet("info", "mobilenet_v1", "--block", "standard", "--json").document
+    assert round(shown["multiply_adds"] / 1e6) == 4867
+    table = edgenet("info", "mobilenet_v3_small").out
+    assert "squeeze-excite" in table
+    assert "2,554,968" in table
+
+
+def test_manifest_says_everything(made: Path) -> None:
+    for name in FILES:
+        manifest = json.loads((made / f"{name}.json").read_text())
+        assert (made / name).stat().st_size == manifest["file_bytes"]
+        assert manifest["source"]["model"] == "symbols"
+        assert manifest["input"]["height"] == manifest["input"]["width"] == 96
+        assert (manifest["input"]["dtype"], manifest["input"]["colour"]) == ("uint8", "RGB")
+        assert len(manifest["input"]["preprocessing_sha256"]) == 64
+        assert tuple(manifest["output"]["labels"]) == LABELS
+        assert manifest["output"]["dtype"] == "float32"
+        assert {"edgenet", "keras"} <= {tool["name"] for tool in manifest["tools"]}
+        assert manifest["command"].startswith("edgenet ")
+        if "int8" in name:
+            assert manifest["quantization"]["calibration_images"] == 120
+            assert len(manifest["quantization"]["calibration_sha256"]) == 64
+            assert any("SOFTMAX" in kept.upper() for kept in manifest["quantization"]["kept_float"])
+        else:
+            assert manifest["quantization"] is None
+
+
+def test_files_verify_against_the_network_the_manifest_names(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    ran = edgenet("verify", *(made / name for name in FILES), "--images", pictures, "--json")
+    assert ran.code == 0, ran.err
+    for row in ran.document:
+        assert row["verdict"]["passed"]
+        if row["precision"] == "float32":
+            assert row["max_abs"] <= 1e-4
+            assert row["top1_agreement"] == 1.0
+        else:
+            assert row["top1_agreement"] >= 0.97
+            assert row["sqnr_db"] > 12
+
+
+def test_verify_exits_3_where_the_file_is_another_networks(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    other = ("--against", "mobilenet_v2_0.35_96", "--weights", "none", "--classes", len(LABELS))
+    ran = edgenet("verify", made / FILES[0], "--images", pictures, *other)
+    assert ran.code == 3
+    assert "max abs error" in ran.err
+
+
+def test_evaluate_and_bench_work_without_tensorflow(made: Path, pictures: Path) -> None:
+    for arguments in (
+        ["evaluate", str(made / FILES[2]), str(made / FILES[3]), "--data", str(pictures), "--json"],
+        ["bench", str(made / FILES[2]), "--repetitions", "1", "--json"],
+        ["doctor", "--json"],
+    ):
+        code = (
+            f"import sys; sys.argv = ['edgenet', *{arguments!r}]\n"
+            "from edgenet.__main__ import main\n"
+            "try:\n    main()\nexcept SystemExit as exit:\n    assert not exit.code, exit.code\n"
+            "assert not {'tensorflow', 'keras', 'onnx', 'tf2onnx'} & set(sys.modules)"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)
+
+
+def test_evaluate_gives_files_and_network_the_same_top1(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    files = [made / FILES[0], made / FILES[1]]
+    rows = edgenet("evaluate", *files, "symbols", "--data", pictures, "--json").document
+    assert len({row["top1"] for row in rows}) == 1
+    assert all(row["images"] == 120 for row in rows)
+    assert rows[0]["top1"] > 0.95
+    assert rows[0]["top1_interval"][0] <= rows[0]["top1"] <= rows[0]["top1_interval"][1]
+
+
+def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
+    ran = edgenet("bench", made / FILES[2], "--repetitions", 1, "--max-ms", 0.0001)
+    assert ran.code == 3
+    assert "slower than 0.0001 ms" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (("info", "mobilenet_v7"), 2, "did you mean"),
+        (("convert", "mobilenet_v2", "--precision", "int8"), 2, "float32"),
+        (("convert", "no/such/model.keras"), 1, "does not exist"),
+        (("convert", "mobilenet_v2_0.35_96", "--weights", "/no/such.h5"), 1, "/no/such.h5"),
+        (("convert", NETWORK, "--weights", "none", "--input-range", "0..1"), 2, "knows what it eats"),
+        (("quantize", NETWORK, "--weights", "none", "--calibration", "/no/folder"), 1, "/no/folder"),
+        (("bench", "/no/such.tflite"), 1, "/no/such.tflite"),
+        (("bench", __file__), 1, "test_cli.py"),
+        (("evaluate", "/no/such.onnx", "--data", "/tmp"), 1, "/no/such.onnx"),
+        (("cards", "-o", "page.docx"), 2, ".pdf"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    edgenet: Edgenet, arguments: tuple[str, ...], code: int, hint: str, tmp_path: Path
+) -> None:
+    ran = edgenet(*arguments, cwd=tmp_path)
+    assert (ran.code, ran.out) == (code, "")
+    assert "Traceback" not in ran.err
+    assert hint in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_calibration_folder_and_too_few_images(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    common = ("--weights", "none", "--classes", 7, "--to", "tflite", "-o", out)
+    ran = edgenet("quantize", NETWORK, "--calibration", tmp_path / "empty", *common)
+    assert ran.code == 1
+    assert "no image in this folder" in ran.err
+    assert not out.exists()
+    ran = edgenet("quantize", NETWORK, "--calibration", pictures / "star", *common)
+    assert ran.code == 0
+    assert "6 calibration images" in ran.err
+
+
+def test_wrong_class_count_is_refused(edgenet: Edgenet, tmp_path: Path) -> None:
+    labels, out = tmp_path / "labels.txt", tmp_path / "out"
+    labels.write_text("a\nb\nc\n")
+    ran = edgenet("convert", NETWORK, "--weights", "none", "--classes", 9, "--labels", labels, "-o", out)
+    assert ran.code == 1
+    assert "3 classes" in ran.err
+    assert "answers 9" in ran.err
+    assert not out.exists()
+
+
+def test_changed_file_is_noticed(edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path) -> None:
+    for suffix in ("", ".json"):
+        (tmp_path / f"{FILES[0]}{suffix}").write_bytes((made / f"{FILES[0]}{suffix}").read_bytes())
+    with (tmp_path / FILES[0]).open("ab") as file:
+        file.write(b"x")
+    ran = edgenet("evaluate", tmp_path / FILES[0], "--data", pictures)
+    assert ran.code == 1
+    assert "not the file that" in ran.err
+
+
+def test_no_permission_leaves_nothing(edgenet: Edgenet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"  # a folder below a file: refused to root as well
+    ran = edgenet("convert", NETWORK, "--weights", "none", "--to", "tflite", "-o", out)
+    assert ran.code == 1
+    assert "choose another folder" in ran.err
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk needs a small file system, and mounting one needs root")
+def test_full_disk_leaves_nothing(edgenet: Edgenet, tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this container may not mount a small file system")
+    try:
+        ran = edgenet("convert", NETWORK, "--weights", "none", "--to", "tflite", "-o", tmp_path)
+        assert ran.code == 1
+        assert "No space left on device" in ran.err
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("moment", ["load the network", "-> tflite"])
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, moment: str) -> None:
+    command = [sys.executable, "-m", "edgenet", "convert", "mobilenet_v1_1.0_224", "--weights", "none"]
+    command += ["-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if moment in line:
+                break
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted" in err
+    left = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
+    assert [
+        file.name for file in left if file.suffix != ".json" and not file.with_name(file.name + ".json").exists()
+    ] == []
+    assert not [file for file in left if file.name.startswith(".")]

@@ -1,0 +1,471 @@
+"""Loading any Keras classifier: old and new files, what they eat and answer, and everything that must be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from edgenet.errors import EdgenetError
+from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
+from edgenet.nets.load import load_model
+from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
+from edgenet.spec import ModelSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Keras and h5py warn about their own old formats
+layers = keras.layers
+RAW = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+
+
+def shuffle(model: keras.Model) -> keras.Model:
+    """Give every weight a value of its own, so that a mix-up shows."""
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape) * 0.2 + 0.1 for w in model.get_weights()])
+    return model
+
+
+def backbone() -> keras.Model:
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, strides=2, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    return keras.Model(image, layers.BatchNormalization(name="depthwise_bn")(x), name="backbone")
+
+
+def tutorial() -> keras.Model:
+    """A transfer-learning model as tutorials write it: augmentation, arithmetic, a frozen nested model, logits."""
+    image = keras.Input((32, 32, 3))
+    x = keras.Sequential([keras.Input((32, 32, 3)), layers.RandomFlip(), layers.RandomRotation(0.2)])(image)
+    x = x / 127.5 - 1.0
+    base = backbone()
+    base.trainable = False
+    x = layers.GlobalAveragePooling2D()(base(x, training=False))
+    return shuffle(keras.Model(image, layers.Dense(5, name="head")(layers.Dropout(0.2)(x))))
+
+
+def small(front: list[Any], head: Any | None = None) -> keras.Model:
+    head = head or layers.Dense(3, activation="softmax")
+    stack = [keras.Input((32, 32, 3)), *front, layers.Conv2D(4, 3, strides=2), layers.GlobalAveragePooling2D(), head]
+    return keras.Sequential(stack)
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(EdgenetError) as caught:
+        load_model(path, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert path.name in text
+    return text
+
+
+# --- Keras 3 files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_tutorial_model_loads_flat_and_deterministic(tmp_path: Path, suffix: str) -> None:
+    model, path = tutorial(), tmp_path / f"m{suffix}"
+    model.save(path)
+    loaded = load_model(path)
+    expected = model.predict(RAW, verbose=0)
+    np.testing.assert_allclose(loaded.predict(RAW, verbose=0), expected, atol=1e-6)
+    # Called directly, Keras' own augmentation layers would be active; nothing of them is left.
+    np.testing.assert_allclose(np.asarray(loaded(RAW)), expected, atol=1e-6)
+    assert not any(
+        isinstance(layer, keras.Model) or type(layer).__name__.startswith("Random") for layer in loaded.layers
+    )
+    affine = input_affine(loaded)
+    assert affine is not None
+    assert (affine.scale, affine.offset) == (pytest.approx(1 / 127.5), -1.0)
+    np.testing.assert_allclose(affine.core(RAW * affine.scale + affine.offset), expected, atol=1e-5)
+
+
+def test_a_saved_model_folder_predicts_and_tells_its_softmax(tmp_path: Path) -> None:
+    model = shuffle(small([layers.Rescaling(1 / 255)]))
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = load_model(tmp_path / "saved")
+    np.testing.assert_allclose(loaded.predict(RAW, verbose=0), model.predict(RAW, verbose=0), atol=1e-6)
+    assert answers_probabilities(loaded)
+    assert as_classifier(loaded).output_shape == (None, 3)
+
+
+def test_the_suffix_does_not_matter_and_an_open_size_needs_one(tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    model = keras.Model(image, layers.Dense(3)(x))
+    model.save(tmp_path / "open.keras")
+    path = (tmp_path / "open.keras").rename(tmp_path / "open.bin")
+    assert "--size" in refused(path)
+    loaded = load_model(path, size=32)
+    assert loaded.input_shape == (None, 32, 32, 3)
+    np.testing.assert_allclose(loaded.predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5, atol=1e-4)
+
+
+# --- Keras 2 files -----------------------------------------------------------------------------------------------
+
+
+def keras2(path: Path, model: keras.Model, config: dict[str, Any], tops: dict[str, list[tuple[str, Any]]]) -> None:
+    """Write an .h5 file as Keras 2.4 did: its configuration, weights named layer/weight:0 in groups of top layers."""
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = "2.4.0"
+        file.attrs["model_config"] = json.dumps(config)
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = np.array([name.encode() for name in tops])
+        for top, weights in tops.items():
+            inner = group.create_group(top)
+            inner.attrs["weight_names"] = np.array([name.encode() for name, _ in weights], dtype="S64")
+            for name, values in weights:
+                inner.create_dataset(name, data=values)
+
+
+def layer2(kind: str, name: str, sources: list[Any], **config: Any) -> dict[str, Any]:
+    nodes = [[[source, index, 0, {}] for source, index in sources]] if sources else []
+    return {"class_name": kind, "name": name, "config": {"name": name, **config}, "inbound_nodes": nodes}
+
+
+def test_a_keras_2_file_with_all_its_traps(tmp_path: Path) -> None:
+    model = tutorial()
+    image = {"batch_input_shape": [None, 32, 32, 3], "dtype": "float32", "ragged": False, "sparse": False}
+    base = {
+        "class_name": "Functional",
+        "name": "backbone",
+        "config": {
+            "name": "backbone",
+            "layers": [
+                layer2("InputLayer", "input_1", [], **image),
+                layer2("Conv2D", "stem", [("input_1", 0)], filters=4, kernel_size=[3, 3], strides=[2, 2]),
+                layer2("BatchNormalization", "stem/bn", [("stem", 0)], axis=[3]),  # slashes are forbidden in Keras 3
+                layer2("DepthwiseConv2D", "depthwise", [("stem/bn", 0)], kernel_size=[3, 3], groups=1),
+                layer2("BatchNormalization", "depthwise_bn", [("depthwise", 0)], axis=[3]),
+            ],
+            "input_layers": [["input_1", 0, 0]],
+            "output_layers": [["depthwise_bn", 0, 0]],
+        },
+        "inbound_nodes": [[["tf.math.subtract", 0, 0, {"training": False}]]],
+    }
+    augmentation = {"name": "augmentation", "layers": [layer2("InputLayer", "flip_input", [], **image)]}
+    augmentation["layers"].append(layer2("RandomFlip", "flip", [], mode="horizontal", rng_type="stateful"))  # type: ignore[attr-defined]
+    divide = layer2("TFOpLambda", "tf.math.truediv", [], function="math.truediv")
+    divide["inbound_nodes"] = [["augmentation", 1, 0, {"y": 127.5, "name": None}]]
+    subtract = layer2("TFOpLambda", "tf.math.subtract", [], function="math.subtract")
+    subtract["inbound_nodes"] = [["tf.math.truediv", 0, 0, {"y": 1.0, "name": None}]]
+    config = {
+        "class_name": "Functional",
+        "config": {
+            "name": "model",
+            "layers": [
+                layer2("InputLayer", "input_2", [], **image),
+                layer2("Sequential", "augmentation", [("input_2", 0)], **{"layers": augmentation["layers"]}),
+                divide,
+                subtract,
+                base,
+                layer2("GlobalAveragePooling2D", "pool", [("backbone", 1)]),
+                layer2("Dense", "head", [("pool", 0)], units=5, activation="linear"),
+            ],
+            "input_layers": [["input_2", 0, 0]],
+            "output_layers": [["head", 0, 0]],
+        },
+    }
+    names = ["stem/kernel:0", "stem/bias:0", *(f"stem/bn/{n}:0" for n in ("gamma", "beta", "moving_mean"))]
+    names += ["stem/bn/moving_variance:0", "depthwise/depthwise_kernel:0", "depthwise/bias:0"]
+    names += [f"depthwise_bn/{n}:0" for n in ("gamma", "beta", "moving_mean", "moving_variance")]
+    values = list(zip(names, model.get_layer("backbone").get_weights(), strict=True))
+    # Trainable weights first, then the moving statistics: another order than Keras 3's, same shapes throughout.
+    values.sort(key=lambda item: "moving" in item[0])
+    head = list(zip(["head/kernel:0", "head/bias:0"], model.get_layer("head").get_weights(), strict=True))
+    keras2(tmp_path / "old.h5", model, config, {"augmentation": [], "backbone": values, "head": head})
+    loaded = load_model(tmp_path / "old.h5")
+    np.testing.assert_allclose(loaded.predict(RAW, verbose=0), model.predict(RAW, verbose=0), atol=1e-5)
+    affine = input_affine(loaded)
+    assert affine is not None
+    assert (affine.scale, affine.offset) == (pytest.approx(1 / 127.5), -1.0)
+
+
+def test_teachable_machine(data: Path) -> None:
+    path = data / "foreign" / "teachable_machine" / "keras_model.h5"
+    model = load_model(path)
+    assert (model.input_shape, model.output_shape) == ((None, 224, 224, 3), (None, 4))
+    assert model.count_params() == 538_708
+    assert input_affine(model) is None  # its page scales to -1..1 outside the model: the caller has to ask
+    assert answers_probabilities(model)
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype("float32")
+    answer = np.asarray(model(image))[0]
+    # From tf_keras 2.21 on the same array.
+    np.testing.assert_allclose(answer, TEACHABLE, atol=1e-6)
+
+
+# --- what it eats and answers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        (lambda: [layers.Rescaling(1 / 255)], (1 / 255, 0.0)),
+        (lambda: [layers.RandomFlip(), layers.Rescaling(1 / 255), layers.Rescaling(2.0, -1)], (2 / 255, -1.0)),
+        (lambda: [keras.Sequential([layers.Rescaling(2.0, -1.0), layers.Conv2D(3, 1)])], (2.0, -1.0)),
+        (lambda: [layers.Rescaling([1.0, 2.0, 3.0])], (1.0, 0.0)),
+        (lambda: [layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])], (1.0, 0.0)),
+        (lambda: [layers.ZeroPadding2D(), layers.Rescaling(1 / 255, 1.0)], (1.0, 0.0)),
+        (lambda: [], None),
+        (lambda: [layers.Conv2D(3, 1), layers.Rescaling(1 / 6, 0.5)], None),
+    ],
+)
+def test_input_affine(front: Any, expected: tuple[float, float] | None) -> None:
+    model = shuffle(small(front()))
+    affine = input_affine(model)
+    if expected is None:
+        assert affine is None
+        return
+    assert affine is not None
+    assert (affine.scale, affine.offset) == pytest.approx(expected)
+    core = affine.core.predict(RAW * affine.scale + affine.offset, verbose=0)
+    np.testing.assert_allclose(core, model.predict(RAW, verbose=0), atol=1e-5)
+    assert np.ptp(core) > 1e-6 or core.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "known", "classes"),
+    [
+        (lambda: layers.Dense(3, activation="softmax"), True, 3),
+        (lambda: layers.Dense(3, activation="sigmoid"), True, 3),
+        (lambda: layers.Dense(3), False, 3),
+        (lambda: layers.Dense(1, activation="sigmoid"), True, 2),
+        (lambda: layers.Dense(1), False, 2),
+    ],
+)
+def test_as_classifier(head: Any, known: bool, classes: int) -> None:
+    model = small([layers.Rescaling(1 / 255)], head())
+    assert answers_probabilities(model) is known
+    classifier = as_classifier(model)
+    raw, answer = model.predict(RAW, verbose=0), classifier.predict(RAW, verbose=0)
+    assert answer.shape == (2, classes)
+    if classes == 2:
+        yes = raw if known else 1 / (1 + np.exp(-raw))
+        np.testing.assert_allclose(answer, np.hstack([1 - yes, yes]), atol=1e-6)
+    elif known:
+        np.testing.assert_array_equal(answer, raw)
+    else:
+        np.testing.assert_allclose(answer, np.exp(raw) / np.exp(raw).sum(1, keepdims=True), atol=1e-6)
+
+
+def test_flatten_renames_twins() -> None:
+    image = keras.Input((32, 32, 3))
+    halves = [small([], layers.Dense(3, name="twin"))(image), small([], layers.Dense(3, name="twin"))(image)]
+    model = keras.Model(image, layers.Add()(halves))
+    np.testing.assert_allclose(flatten(model).predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5)
+
+
+# --- refused -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_lambda_runs_only_with_trust(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"code{suffix}"
+    model = small([layers.Lambda(lambda x: x / 255.0, output_shape=(32, 32, 3), name="divide_it")])
+    model.save(path)
+    text = refused(path)
+    assert "'divide_it'" in text
+    assert "--trust" in text
+    loaded = load_model(path, trust=True)
+    np.testing.assert_allclose(loaded.predict(RAW, verbose=0), model.predict(RAW, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"},
+        {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
+        {"module": "builtins", "class_name": "function", "config": "eval", "registered_name": "eval"},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"name": "x", "filepath": "/tmp"}},
+    ],
+)
+def test_a_config_that_calls_other_code_is_refused(tmp_path: Path, item: dict[str, Any]) -> None:
+    path = rewritten(tmp_path, lambda config: config["config"]["layers"][1]["config"].update(activation=item))
+    assert "--trust" in refused(path)
+
+
+def rewritten(folder: Path, change: Any) -> Path:
+    small([], layers.Dense(3)).save(folder / "good.keras")
+    path = folder / "bad.keras"
+    with zipfile.ZipFile(folder / "good.keras") as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config)
+                content = json.dumps(config).encode()
+            target.writestr(name, content)
+    return path
+
+
+def test_a_layer_that_would_exhaust_memory_is_refused(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, lambda config: config["config"]["layers"][1]["config"].update(filters=10**12))
+    assert "filters = 1000000000000" in refused(path)
+
+
+def test_a_custom_class_is_told(tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["layers"][1].update(module=None, class_name="MyConv", registered_name="Custom>MyConv")
+
+    text = refused(rewritten(tmp_path, change))
+    assert "MyConv" in text
+    assert "SavedModel" in text
+
+
+def test_zip_bombs_and_escapes(tmp_path: Path) -> None:
+    bomb = rewritten(tmp_path, lambda config: None)
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/zeros", bytes(200 * 2**20))
+    assert "zip bomb" in refused(bomb)
+    escape = rewritten(tmp_path, lambda config: None)
+    with zipfile.ZipFile(escape, "a") as archive:
+        archive.writestr("../../evil", "x")
+    assert "outside the archive" in refused(escape)
+
+
+def test_hdf5_bombs_and_links(tmp_path: Path) -> None:
+    small([], layers.Dense(3)).save(tmp_path / "bomb.h5")
+    with h5py.File(tmp_path / "bomb.h5", "a") as file:
+        file.create_dataset("zeros", shape=(2**33,), dtype="float32", chunks=(2**20,), compression="gzip")
+    assert "bomb" in refused(tmp_path / "bomb.h5")
+    small([], layers.Dense(3)).save(tmp_path / "link.h5")
+    with h5py.File(tmp_path / "link.h5", "a") as file:
+        file["secret"] = h5py.ExternalLink("/etc/passwd", "/")
+    assert "link to another place" in refused(tmp_path / "link.h5")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    for suffix in (".keras", ".h5"):
+        small([], layers.Dense(3)).save(tmp_path / f"good{suffix}")
+        whole = (tmp_path / f"good{suffix}").read_bytes()
+        cut, flipped, garbage = (tmp_path / f"{n}{suffix}" for n in ("cut", "flipped", "garbage"))
+        cut.write_bytes(whole[: len(whole) // 2])
+        assert "damaged" in refused(cut)
+        flipped.write_bytes(whole.replace(b"Conv2D", b"Conv9D"))
+        refused(flipped)
+        garbage.write_bytes(os.urandom(4096))
+        assert "damaged or no Keras model" in refused(garbage)
+    (tmp_path / "empty.keras").touch()
+    assert "empty" in refused(tmp_path / "empty.keras")
+    assert "does not exist" in refused(tmp_path / "none.keras")
+    assert "saved_model.pb" in refused(tmp_path)
+    (tmp_path / "lite.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(64))
+    assert "TFLite" in refused(tmp_path / "lite.tflite")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
+def test_mutated_files_end_in_one_line(tmp_path: Path, suffix: str) -> None:
+    model = small([], layers.Dense(3))
+    good, path = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    model.save_weights(good) if suffix == ".weights.h5" else model.save(good)
+    whole, rng, errors = good.read_bytes(), np.random.default_rng(7), list[str]()
+    for _ in range(40):
+        content = bytearray(whole)
+        for at in rng.integers(0, min(len(content), 4000), 8):
+            content[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        try:
+            load_weights(model, path) if suffix == ".weights.h5" else load_model(path)
+        except EdgenetError as exc:
+            errors.append(str(exc))
+    assert len(errors) > 5
+    assert not any("\n" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "message"),
+    [((32, 32, 1), 1, "grayscale"), ((32, 32, 4), 1, "no image classifier"), ((32, 32, 3), 2, "2 outputs")],
+)
+def test_other_networks_are_told(tmp_path: Path, shape: tuple[int, ...], outputs: int, message: str) -> None:
+    image = keras.Input(shape)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    keras.Model(image, [layers.Dense(3)(x) for _ in range(outputs)]).save(tmp_path / "m.keras")
+    assert message in refused(tmp_path / "m.keras")
+
+
+def test_weights_alone_ask_for_their_network(tmp_path: Path) -> None:
+    small([], layers.Dense(3)).save_weights(tmp_path / "w.weights.h5")
+    assert "--weights" in refused(tmp_path / "w.weights.h5")
+
+
+# --- weights of a known network ----------------------------------------------------------------------------------
+
+
+def network(alpha: float = 1.0, classes: int = 3) -> keras.Model:
+    return keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, weights=None, classes=classes)
+
+
+@pytest.fixture(scope="module")
+def trained() -> keras.Model:
+    return shuffle(network(0.35))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
+def test_weights_of_every_kind(tmp_path: Path, trained: keras.Model, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    trained.save_weights(path) if suffix == ".weights.h5" else trained.save(path)
+    fresh = network(0.35)
+    load_weights(fresh, path)
+    for ours, theirs in zip(fresh.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert classes_in(path) == 3
+    before = network(0.5)
+    kept = before.get_weights()
+    with pytest.raises(EdgenetError, match=r"does not fit: its layer .* holds .* needs .*another alpha"):
+        load_weights(before, path)
+    assert all((a == b).all() for a, b in zip(kept, before.get_weights(), strict=True))
+    with pytest.raises(EdgenetError, match=r"tells 3 classes apart, the network 10 .*--classes 3"):
+        load_weights(network(0.35, classes=10), path)
+
+
+def test_weights_that_are_not_finite(tmp_path: Path, trained: keras.Model) -> None:
+    broken = network(0.35)
+    values = trained.get_weights()
+    values[4][0] = np.nan
+    broken.set_weights(values)
+    broken.save_weights(tmp_path / "nan.weights.h5")
+    with pytest.raises(EdgenetError, match="not finite"):
+        load_weights(network(0.35), tmp_path / "nan.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("mobilenet_v1_0.25_224.h5", lambda: keras.applications.MobileNet(alpha=0.25, weights=None)),
+        ("mobilenet_v2_1.0_224.weights.h5", lambda: keras.applications.MobileNetV2(weights=None)),
+        (
+            "mobilenet_v3_small_1.0_224.weights.h5",
+            lambda: keras.applications.MobileNetV3Small((224, 224, 3), weights=None),
+        ),
+    ],
+)
+def test_published_weights(data: Path, name: str, make: Any) -> None:
+    path = data / "models" / name
+    ours, theirs = make(), make()
+    load_weights(ours, path)
+    theirs.load_weights(path)
+    assert all((a == b).all() for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True))
+    assert classes_in(path) == 1000
+
+
+def test_imagenet_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline on any machine
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # nothing cached there
+    with pytest.raises(
+        EdgenetError, match=r"cannot download mobilenet_2_5_128_tf\.h5: no network; give --weights FILE"
+    ):
+        imagenet_weights(ModelSpec.parse("mobilenet_v1_0.25_128"))
+    with pytest.raises(EdgenetError, match=r"alphas 0\.75, 1\.0"):
+        imagenet_weights(ModelSpec.parse("mobilenet_v3_large_0.5_224"))
+    with pytest.raises(EdgenetError, match="sizes 96, 128"):
+        imagenet_weights(ModelSpec.parse("mobilenet_v2_1.0_100"))
+    assert capsys.readouterr().out == ""
+
+
+TEACHABLE = [0.00014340791676659137, 0.9997653365135193, 8.96558027818628e-09, 9.12777686608024e-05]
