@@ -247,7 +247,7 @@ def test_ranges_are_true_minima_and_maxima(v3: tuple[keras.Model, np.ndarray], t
     """One vivid picture among pale ones must move the range all the way."""
     model, images = v3
     pale, vivid = images[:6] // 8 + 112, images[6:7]
-    done = to_onnx.quantize_network(model, tmp_path / "q.onnx", [pale, vivid], **V1)
+    done = to_onnx.quantize_network(model, tmp_path / "q.onnx", [pale[:3], vivid, pale[3:]], **V1)
     name = "expanded_conv_1_project"  # a convolution with its batch norm folded in, and no activation
     tap = keras.Model(model.input, model.get_layer(f"{name}_bn").output)
     values = wanted(tap, np.concatenate([pale, vivid]), **V1)

@@ -1,0 +1,30 @@
+"""Every example runs, and says what it promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_examples(tmp_path: Path) -> None:
+    said = run("convert_and_verify.py", tmp_path)
+    assert "passed True" in said
+    picture = sorted((tmp_path / "images" / "heart").iterdir())[0]
+    best = run("run_on_a_pi.py", tmp_path / "symbols_int8.tflite", picture).splitlines()[0]
+    assert best.endswith("heart")
+
+
+def test_examples_are_short_and_each_is_run_here() -> None:
+    files = list(EXAMPLES.glob("*.py"))
+    assert {file.name for file in files} == {"convert_and_verify.py", "run_on_a_pi.py"}
+    assert all(len(file.read_text().splitlines()) <= 80 for file in files)
