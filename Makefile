@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint format lock mediapipe clean
 
 demo: $(VENV)/.convert
 	$(BIN)/edgenet demo -o demo
@@ -27,8 +27,17 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
 	    --no-annotate --no-emit-index-url --no-header --no-emit-find-links -o requirements.lock
 
+# A Python that has MediaPipe, for the tests that ask it: it brings an OpenCV that must not share our environment.
+mediapipe: $(VENV)-mediapipe/.done
+	@echo "$(CURDIR)/$(VENV)-mediapipe/bin/python"
+
+$(VENV)-mediapipe/.done: | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)-mediapipe
+	@$(VENV)-mediapipe/bin/python -m pip install --quiet --disable-pip-version-check mediapipe==1.2.* >&2
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-mediapipe build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); sys.exit(not ok and \

@@ -10,6 +10,7 @@ Weights are random: latency does not depend on them. Every file is opened anew i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -168,7 +169,8 @@ def main() -> int:
         table.add_column(column, justify="left" if column in ("network", "file") else "right")
     missed = []
     for name in options.networks.split(","):
-        with tempfile.TemporaryDirectory() as folder:
+        # The converters print hundreds of lines; stdout is for the table.
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             missed += compare(name, threads, schedule, Path(folder), table)
             print(f"{name} measured", file=sys.stderr)
     Console(width=150).print(table)

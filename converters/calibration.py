@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from converters.errors import ConverterError
+
 SMALLEST_SPAN = 1e-3
 """A dead channel would give a scale of 1e-9, which XNNPACK refuses; no trained activation spans less than this."""
 
@@ -74,8 +76,10 @@ def activation_ranges(
             graph.invoke()
             for i, tensor in enumerate(tensors):
                 values = graph.get_tensor(tensor["index"])
-                low[i] = min(low[i], values.min())
-                high[i] = max(high[i], values.max())
+                low[i] = np.minimum(low[i], values.min())  # unlike min, keeps a NaN
+                high[i] = np.maximum(high[i], values.max())
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                raise ConverterError("the network answers NaN or infinity inside; are its weights whole?")
             done += 1
             if progress:
                 progress(done)

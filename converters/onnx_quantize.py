@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.calibration import SMALLEST_SPAN
 from converters.onnx_channels import UNARY
 from converters.onnx_graph import INPUT, OPSET_16_BIT, OUTPUT, Graph, Node
 
@@ -35,9 +36,6 @@ STEM = UNARY | {"Conv"}
 GATES = frozenset(("HardSigmoid", "HardSwish"))
 PASSING = frozenset(("Reshape", "Flatten", "Transpose", "MaxPool"))
 """They move bytes without changing them: the output keeps the input's scale and zero point."""
-
-SMALLEST_SPAN = 1e-3
-"""A dead channel would give a scale of 1e-9; no trained activation spans less than this."""
 
 SMALLEST_WEIGHT_SCALE = 1e-4
 """Of the layer's largest: a weight scale near zero makes the int32 bias overflow."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def activation_ranges(
-    model: onnx.ModelProto, tensors: Iterable[str], images: Iterable[np.ndarray]
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    images: Iterable[np.ndarray],
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, tuple[float, float]], int]:
     """Run a model over images, one at a time.
 
@@ -22,6 +25,7 @@ def activation_ranges(
         model: Keeps this package's input contract.
         tensors: Names of float tensors in it.
         images: uint8 batches [n, height, width, 3].
+        progress: Called with the number of images done.
 
     Returns:
         Smallest and largest value of each tensor, and the number of images.
@@ -46,4 +50,6 @@ def activation_ranges(
             for index, value in enumerate(session.run(names, {INPUT: image[None]})):
                 low[index], high[index] = min(low[index], value.min()), max(high[index], value.max())
             count += 1
+            if progress:
+                progress(count)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}, count

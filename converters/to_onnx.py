@@ -8,11 +8,8 @@ through tf2onnx.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,7 +21,6 @@ from converters.onnx_layers import UnsupportedLayerError
 
 if TYPE_CHECKING:
     import keras
-    import onnx
 
 FloatPrecision = Literal["float32", "float16"]
 IntegerPrecision = Literal["int8", "int16x8", "dynamic"]
@@ -34,48 +30,34 @@ SMALLEST_PACKED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxConversion:
-    """A float file.
+class OnnxModel:
+    """An ONNX file's bytes: uint8 [1, h, w, 3] in, float32 [1, classes] probabilities out.
 
     Attributes:
-        path: the file.
-        writer: who wrote the graph.
+        onnx: the file.
         nodes: how many operators it has.
-        reason: which layer made it tf2onnx; empty for the direct writer.
-    """
-
-    path: Path
-    writer: Literal["direct", "tf2onnx"]
-    nodes: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxQuantization:
-    """An integer file.
-
-    Attributes:
-        path: the file.
-        kept_float: operators that compute in float, such as "Conv x 1".
+        fallback: which layer made tf2onnx write the graph; empty for the direct writer.
+        kept_float: operators of an integer file that compute in float, such as "Conv x 1".
+        ranges: smallest and largest value of each activation over all calibration images, in real units.
         calibration_images: how many images the ranges come from.
-        ranges: smallest and largest value of each activation over all images, in real units.
     """
 
-    path: Path
-    kept_float: tuple[str, ...]
-    calibration_images: int
-    ranges: Mapping[str, tuple[float, float]]
+    onnx: bytes
+    nodes: int
+    fallback: str
+    kept_float: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calibration_images: int = 0
 
 
 def convert(
     core: keras.Model,
-    out: Path,
     *,
     scale: float,
     offset: float,
     precision: FloatPrecision = "float32",
     metadata: Mapping[str, str] | None = None,
-) -> OnnxConversion:
+) -> OnnxModel:
     """Write a network as a float ONNX file.
 
     float16 stores the weights in half the space and computes in float32: ONNX Runtime has few half-precision kernels
@@ -83,74 +65,72 @@ def convert(
 
     Args:
         core: [n, height, width, 3] float -> [n, classes] probabilities.
-        out: The file; it appears whole or not at all.
-        scale: The core's input is image * scale + offset ...
-        offset: ... of the uint8 image; exactly so, at padded borders too.
-        precision: Of the weights.
-        metadata: Goes into the file's metadata_props.
+        scale: real value of one level of the input; x = image * scale + offset, exactly, at padded borders too.
+        offset: real value of level 0.
+        precision: of the weights.
+        metadata: goes into the file's metadata_props.
 
     Raises:
-        ConverterError: a layer cannot be expressed, or the file cannot be written.
+        ConverterError: a layer cannot be expressed.
     """
-    graph, reason = _graph(core, scale, offset)
+    graph, fallback = _graph(core, scale, offset)
     if precision == "float16":
         _pack_halves(graph)
-    model = onnx_graph.to_model(graph, core.name, core.output_shape[-1], metadata or {})
-    _save(model, out)
-    return OnnxConversion(out, "tf2onnx" if reason else "direct", len(graph.nodes), reason)
+    return _model(graph, core, metadata, fallback)
 
 
 def quantize(
-    float_onnx: Path,
-    out: Path,
-    images: Iterable[np.ndarray],
-    *,
-    precision: IntegerPrecision = "int8",
-    metadata: Mapping[str, str] | None = None,
-) -> OnnxQuantization:
-    """Quantize a float32 file of `convert`; its metadata go along.
-
-    Args:
-        float_onnx: The float32 file.
-        out: The file; it appears whole or not at all.
-        images: uint8 RGB batches [n, height, width, 3], preprocessed as the network will meet them.
-        precision: "int8" (uint8 activations, int8 weights a channel); "int16x8" (uint16 activations: near-float
-            accuracy, and slower than float32, as ONNX Runtime computes it in float); "dynamic" (int8 weights, widened
-            when the file is opened: a quarter of the size at float32's speed, and no images needed. ONNX Runtime's own
-            dynamic quantization would be ten times slower, as it has no fast ConvInteger).
-        metadata: Added to the file's metadata_props.
-
-    Raises:
-        ConverterError: the file cannot be read or written, or there is no image.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        model = onnx.load(float_onnx)
-        graph = onnx_graph.from_model(model)
-    except (OSError, DecodeError, ValueError, IndexError, StopIteration) as exc:
-        raise ConverterError(
-            f"{float_onnx} is not a float ONNX file of this tool: {exc}; convert the model again"
-        ) from exc
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
-    return _quantize(graph, model.graph.name, classes, out, images, precision, {**known, **(metadata or {})})
-
-
-def quantize_network(
     core: keras.Model,
-    out: Path,
     images: Iterable[np.ndarray],
     *,
     scale: float,
     offset: float,
     precision: IntegerPrecision = "int8",
     metadata: Mapping[str, str] | None = None,
-) -> OnnxQuantization:
-    """Convert and quantize in one step, without the float file between; see `convert` and `quantize`."""
-    graph, _ = _graph(core, scale, offset)
-    return _quantize(graph, core.name, core.output_shape[-1], out, images, precision, metadata or {})
+    progress: Callable[[int], None] | None = None,
+) -> OnnxModel:
+    """Write a network as an integer ONNX file.
+
+    Args:
+        core: [n, height, width, 3] float -> [n, classes] probabilities.
+        images: calibration images, uint8 batches [n, height, width, 3]; "dynamic" does not read them.
+        scale: real value of one level of the input; x = image * scale + offset.
+        offset: real value of level 0.
+        precision: "int8" (uint8 activations, int8 weights a channel); "int16x8" (uint16 activations: near-float
+            accuracy, and slower than float32, as ONNX Runtime computes it in float); "dynamic" (int8 weights, widened
+            when the file is opened: a quarter of the size at float32's speed, and no images needed. ONNX Runtime's own
+            dynamic quantization would be ten times slower, as it has no fast ConvInteger).
+        metadata: goes into the file's metadata_props.
+        progress: called with the number of calibration images done.
+
+    Raises:
+        ConverterError: a layer cannot be expressed, or there is no image.
+    """
+    graph, fallback = _graph(core, scale, offset)
+    if precision == "dynamic":
+        kept = onnx_quantize.kept_float(graph, onnx_quantize.NOTHING)
+        _pack_bytes(graph)
+        return replace(_model(graph, core, metadata, fallback), kept_float=kept)
+    wide = precision == "int16x8"
+    onnx_rewrites.dense_last(graph)
+    onnx_channels.pad_channels(graph)
+    plan = onnx_quantize.plan(graph, wide)
+    watched = onnx_graph.to_model(graph, core.name, core.output_shape[-1], {})
+    ranges, count = onnx_ranges.activation_ranges(watched, plan.observed, images, progress)
+    if not count:
+        raise ConverterError("there is no calibration image; give a folder with 100 or more photographs")
+    result = onnx_quantize.quantize(graph, plan, ranges, wide)
+    return replace(
+        _model(result, core, metadata, fallback),
+        kept_float=onnx_quantize.kept_float(graph, plan),
+        ranges=ranges,
+        calibration_images=count,
+    )
+
+
+def _model(graph: Graph, core: keras.Model, metadata: Mapping[str, str] | None, fallback: str) -> OnnxModel:
+    model = onnx_graph.to_model(graph, core.name, core.output_shape[-1], metadata or {})
+    return OnnxModel(model.SerializeToString(), len(graph.nodes), fallback)
 
 
 def _graph(core: keras.Model, scale: float, offset: float) -> tuple[Graph, str]:
@@ -162,35 +142,8 @@ def _graph(core: keras.Model, scale: float, offset: float) -> tuple[Graph, str]:
         raise ConverterError(f"{core.name} is no classifier: its output is not [n, classes]")
     try:
         return onnx_walk.write(core, scale, offset), ""
-    except UnsupportedLayerError as exc:
-        return onnx_fallback.write(core, scale, offset), str(exc)
-
-
-def _quantize(
-    graph: Graph,
-    name: str,
-    classes: int,
-    out: Path,
-    images: Iterable[np.ndarray],
-    precision: IntegerPrecision,
-    metadata: Mapping[str, str],
-) -> OnnxQuantization:
-    if precision == "dynamic":
-        kept = onnx_quantize.kept_float(graph, onnx_quantize.NOTHING)
-        _pack_bytes(graph)
-        _save(onnx_graph.to_model(graph, name, classes, metadata), out)
-        return OnnxQuantization(out, kept, 0, {})
-    wide = precision == "int16x8"
-    onnx_rewrites.dense_last(graph)
-    onnx_channels.pad_channels(graph)
-    plan = onnx_quantize.plan(graph, wide)
-    watched = onnx_graph.to_model(graph, name, classes, {})
-    ranges, count = onnx_ranges.activation_ranges(watched, plan.observed, images)
-    if not count:
-        raise ConverterError("there is no calibration image; give a folder with 100 or more photographs")
-    result = onnx_quantize.quantize(graph, plan, ranges, wide)
-    _save(onnx_graph.to_model(result, name, classes, metadata), out)
-    return OnnxQuantization(out, onnx_quantize.kept_float(graph, plan), count, ranges)
+    except (UnsupportedLayerError, AttributeError, IndexError, KeyError, TypeError) as exc:
+        return onnx_fallback.write(core, scale, offset), f"{type(exc).__name__}: {exc}"
 
 
 def _pack_halves(graph: Graph) -> None:
@@ -217,21 +170,3 @@ def _large(graph: Graph) -> list[str]:
     """Return the names of the weights of convolutions and dense layers that are worth packing."""
     weights = {node.inputs[1] for node in graph.nodes if node.op in ("Conv", "Gemm", "MatMul") and len(node.inputs) > 1}
     return sorted(w for w in weights if w in graph.constants and graph.constants[w].size >= SMALLEST_PACKED)
-
-
-def _save(model: onnx.ModelProto, out: Path) -> None:
-    """Write beside the file, flush to the disk, and rename."""
-    partial = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            partial = Path(file.name)
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(out)
-    except OSError as exc:
-        raise ConverterError(f"cannot write {out}: {exc.strerror or exc}; choose another folder") from exc
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)

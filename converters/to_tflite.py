@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,22 +57,18 @@ def trace(core: keras.Model, precision: FloatPrecision = "float32") -> bytes:
         ConverterError: TensorFlow's converter cannot express a layer.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError as TensorflowRefusal
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     shape = (1, *core.inputs[0].shape[1:])
     function = tf.function(lambda image: core(image, training=False), autograph=False)
-    with _quietly():
+    with _quietly(), _as_converter_error():
         concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="image"))
         frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         if precision == "float16":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        try:
-            return bytes(converter.convert())
-        except TensorflowRefusal as exc:
-            raise ConverterError(f"TensorFlow cannot express this network in TFLite: {_first_line(exc)}") from exc
+        return bytes(converter.convert())
 
 
 def convert(graph: bytes, *, scale: float, offset: float) -> TfliteModel:
@@ -88,6 +83,7 @@ def quantize(
     scale: float,
     offset: float,
     precision: IntegerPrecision = "int8",
+    threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> TfliteModel:
     """Quantize a traced float32 graph.
@@ -99,6 +95,7 @@ def quantize(
         offset: real value of level 0.
         precision: "int8" (weights per channel, activations int8), "int16x8" (int8 weights, int16 activations) or
             "dynamic" (int8 weights, activations quantized at run time; depthwise convolutions stay float).
+        threads: of the runtime that measures the ranges.
         progress: called with the number of calibration images done.
 
     Raises:
@@ -111,7 +108,6 @@ def quantize(
     zero = tflite_graph.zero_point(scale, offset)
     graph = tflite_graph.shift_input(graph, offset + zero * scale)
     counted = _Counted(images)
-    threads = os.cpu_count() or 1
     ranges = activation_ranges(graph, counted, scale=scale, offset=-zero * scale, threads=threads, progress=progress)
     levels, recipe = (255, "static_wi8_ai8") if precision == "int8" else (65535, "static_wi8_ai16")
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
@@ -144,6 +140,18 @@ def _extent(value: float, rank: int) -> np.ndarray:
 
 def _first_line(exc: BaseException) -> str:
     return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)[:200]
+
+
+@contextlib.contextmanager
+def _as_converter_error() -> Any:
+    """Map what TensorFlow raises while it traces, freezes and converts."""
+    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError as TensorflowRefusal
+
+    try:
+        yield
+    except (TensorflowRefusal, tf.errors.OpError, ValueError, TypeError, NotImplementedError) as exc:
+        raise ConverterError(f"TensorFlow cannot express this network in TFLite: {_first_line(exc)}") from exc
 
 
 @contextlib.contextmanager

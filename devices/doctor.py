@@ -17,7 +17,7 @@ from devices.probes import BLUE, PROBES, probe_input
 from devices.runtime import ModelInfo
 
 _RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo")  # verbs that open a model file
-_KERAS = ("convert", "quantize", "verify", "demo", "train")  # verbs that build or load a Keras model
+_KERAS = ("convert", "quantize", "verify", "demo", "train", "evaluate (of networks)")  # what builds or loads one
 _CONVERT = 'pip install "edgenet[convert]"'
 _DEVICE = 'pip install "edgenet[device]"'
 
@@ -28,6 +28,8 @@ _MAKERS = (
     (("onnx",), ("convert", "quantize", "demo"), _CONVERT),
     (("tf2onnx",), ("convert", "quantize"), _CONVERT),
     (("ai-edge-quantizer",), ("quantize", "demo"), _CONVERT),
+    (("h5py",), _KERAS, _CONVERT),
+    (("flatbuffers",), ("convert", "quantize", "demo"), _CONVERT),
 )
 _OPENCV = (
     "opencv-python",

@@ -7,7 +7,6 @@ interleaving; MLPerf Mobile for the percentiles.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.machine import MachineState, machine_state
-from devices.model_file import check_model_file
+from devices.model_file import check_model_file, sha256
 from devices.model_process import ModelProcess
 from devices.runtime import ModelInfo
 from devices.timing import Run, Schedule
@@ -145,7 +144,7 @@ def _latency(
     cold = tuple(run.load_ms + run.first_ms for run in runs)
     return Latency(
         path=path,
-        sha256=_sha256(path),
+        sha256=sha256(path),
         file_bytes=info.file_bytes,
         threads=threads,
         runtime=info.runtime,
@@ -167,11 +166,3 @@ def _latency(
         before=states[0],
         after=states[1],
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

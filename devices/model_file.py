@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -37,6 +38,15 @@ def check_model_file(path: str | os.PathLike[str]) -> Path:
         raise ModelUnreadable(f"{file} cannot be read ({reason}): check its path and permissions") from exc
     _check_kind(file, head)
     return file
+
+
+def sha256(path: Path) -> str:
+    """Hash a file's contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_kind(file: Path, head: bytes) -> None:

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from edgenet.deploy import quantize as quantize
     from edgenet.errors import EdgenetError as EdgenetError
     from edgenet.image import Preprocessing as Preprocessing
+    from edgenet.image import load as load_image  # noqa: F401
     from edgenet.labels import Labels as Labels
     from edgenet.labels import read_labels as read_labels
     from edgenet.nets.network import Network as Network
     from edgenet.nets.network import open_network as open_network
+    from edgenet.prove import Schedule as Schedule
     from edgenet.prove import benchmark as benchmark
     from edgenet.prove import evaluate_file as evaluate_file
     from edgenet.prove import open_artifact as open_artifact
+    from edgenet.prove import scorer as scorer
     from edgenet.prove import verify_files as verify_files
     from edgenet.spec import ModelSpec as ModelSpec
 
@@ -42,16 +45,19 @@ _HOMES = {
     "Network": "nets.network",
     "Order": "deploy",
     "Preprocessing": "image",
+    "Schedule": "prove",
     "benchmark": "prove",
     "calibration_images": "deploy",
     "convert": "deploy",
     "evaluate_file": "prove",
     "image_files": "dataset",
     "labelled": "dataset",
+    "load_image": "image",
     "open_artifact": "prove",
     "open_network": "nets.network",
     "quantize": "deploy",
     "read_labels": "labels",
+    "scorer": "prove",
     "verify_files": "prove",
 }
 __all__ = [*_HOMES]
@@ -60,4 +66,4 @@ __all__ = [*_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgenet' has no attribute {name!r}")
-    return getattr(import_module(f"edgenet.{_HOMES[name]}"), name)
+    return getattr(import_module(f"edgenet.{_HOMES[name]}"), "load" if name == "load_image" else name)

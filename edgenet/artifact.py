@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import types
@@ -18,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from devices.model_file import sha256
 from devices.runtime import ModelInfo
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing
 
 Format = Literal["tflite", "onnx"]
-FORMATS: tuple[Format, ...] = ("tflite", "onnx")
-Precision = Literal["float32", "float16", "int8", "int16x8", "dynamic"]
+Precision = Literal["float32", "float16", "int8", "int16x8", "dynamic", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +33,22 @@ class Source:
     Attributes:
         model: a network's name, or the absolute path of the user's model file.
         model_sha256: of that file; "" for a name.
+        spec: the canonical name of the network; "" for the user's own.
         weights: "imagenet", "none" (random, seed 0), "symbols", "model" (in the model file), or an absolute path.
         weights_sha256: of the weights file; "" where there is none.
         classes: how many the network answers.
         input_range: "0..255" | "0..1" | "-1..1" as the user gave it; "" where the network itself says it.
+        size: input size as the user gave it, for a model that leaves it open.
     """
 
     model: str
     model_sha256: str
+    spec: str
     weights: str
     weights_sha256: str
     classes: int
     input_range: str
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ def load(path: Path) -> Artifact | None:
         raise EdgenetError(f"{beside}: cannot be read ({exc}); convert the model again") from exc
     try:
         manifest: Manifest = _read(Manifest, json.loads(text))
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise EdgenetError(f"{beside}: not a manifest this version reads ({exc}); convert the model again") from exc
     if path.is_file() and sha256(path) != manifest.sha256:
         raise EdgenetError(f"{path}: not the file that {beside.name} describes; convert again, or remove the manifest")
@@ -198,9 +201,12 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
     image, scores = info.inputs[0], info.outputs[0]
     if len(info.inputs) != 1 or len(image.shape) != 4 or image.shape[0] != 1 or image.shape[3] != 3:
         raise EdgenetError(f"{path}: its input is {list(image.shape)}, not one RGB image [1, height, width, 3]")
-    if image.dtype.startswith("float") and input_range is None:
+    if len(scores.shape) < 2 or scores.shape[-1] < 2:
+        raise EdgenetError(f"{path}: its output is {list(scores.shape)}, not one score a class [1, classes]")
+    raw = image.dtype == "uint8" or (image.dtype, image.zero_point) == ("int8", -128)
+    if not raw and input_range is None:
         raise UsageError(
-            f"{path} takes floats and does not say of what range; give --input-range 0..255 | 0..1 | -1..1"
+            f"{path} takes {image.dtype} and does not say of what range; give --input-range 0..255 | 0..1 | -1..1"
         )
     scale, offset = input_range or (1.0, 0.0)
     height, width = image.shape[1:3]
@@ -208,12 +214,13 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
     eats = Input(height, width, image.dtype, "NHWC", "RGB", scale, offset, prep.crop, prep.interpolation, prep.sha256())
     classes = scores.shape[-1]
     labels = info.labels or ()
+    if labels == tuple(str(index) for index in range(classes)):
+        labels = ()  # numbers stand for names that nobody gave
     answers = Output(classes, labels, (), "scores", scores.dtype, scores.scale, scores.zero_point)
-    whole_float = image.dtype.startswith("float") and scores.dtype.startswith("float")
     manifest = Manifest(
         name=path.stem,
         format="tflite" if path.suffix.lower() == ".tflite" else "onnx",
-        precision="float32" if whole_float else "int8",
+        precision="unknown" if scores.dtype.startswith("float") else "int8",
         sha256=sha256(path),
         file_bytes=info.file_bytes,
         source=None,
@@ -226,20 +233,21 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
     return Artifact(path, manifest)
 
 
-def save(artifact: Artifact) -> None:
-    """Write the manifest beside the file."""
-    text = json.dumps(dataclasses.asdict(artifact.manifest), indent=2, ensure_ascii=False)
-    with appearing(manifest_path(artifact.path)) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+def to_json(manifest: Manifest) -> str:
+    """Write a manifest as the text that lies beside its file."""
+    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
 
 
-def sha256(path: Path) -> str:
-    """Hash a file's contents."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def check_folder(folder: Path) -> None:
+    """Find out before the work, not after it, that files cannot appear in a folder.
+
+    Raises:
+        EdgenetError: it, or the folder it would be made in, is no folder or takes no files.
+    """
+    known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not known.is_dir() or not os.access(known, os.W_OK | os.X_OK):
+        reason = "takes no files" if known.is_dir() else "is no folder"
+        raise EdgenetError(f"cannot write to {folder}: {known} {reason}; choose another folder")
 
 
 @contextlib.contextmanager
@@ -251,7 +259,7 @@ def appearing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise EdgenetError(f"{path.parent}: cannot be made ({exc.strerror}); choose another folder with -o") from exc
+        raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another folder") from exc
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
@@ -259,7 +267,7 @@ def appearing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as exc:
-        raise EdgenetError(f"{path}: cannot be written ({exc.strerror}); make room or choose another folder") from exc
+        raise EdgenetError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc
     finally:
         partial.unlink(missing_ok=True)
 

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from devices.machine import cores
 from edgenet.errors import EdgenetError
 from edgenet.image import SUFFIXES, Pixels, Preprocessing, load
 from edgenet.labels import Labels, class_indices, read_labels
-
-__all__ = ["LabelledImages", "Labels", "batches", "fingerprint", "image_files", "labelled", "read_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def batches(
     """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise EdgenetError(f"batches of {batch_size} images by {workers} threads cannot be; give 1 or more of each")
-    threads = workers or _cores()
+    threads = workers or cores()
     ahead = 2 * batch_size + 2 * threads
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
@@ -109,13 +108,6 @@ def batches(
             yield np.stack([queue.popleft().result() for _ in range(min(batch_size, len(queue)))])
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use (a container or taskset may grant fewer than there are)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _walk(root: Path) -> list[str]:

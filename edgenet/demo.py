@@ -51,17 +51,17 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
         EdgenetError, ConverterError, DeviceError: a step failed.
     """
     progress("generate images of the symbols", 0, 0)
-    write_folder(folder / "calibration", CALIBRATION_PER_CLASS, CALIBRATION_SEED)
-    write_folder(folder / "images", EVALUATION_PER_CLASS, EVALUATION_SEED)
+    write_folder(folder / "symbols-calibration", CALIBRATION_PER_CLASS, CALIBRATION_SEED)
+    write_folder(folder / "symbols-images", EVALUATION_PER_CLASS, EVALUATION_SEED)
     progress("build the network", 0, 0)
     network = open_network("symbols")
     order = deploy.Order(("tflite", "onnx"), folder, command=command)
-    calibration = deploy.calibration_images(folder / "calibration", CALIBRATION_PER_CLASS * len(LABELS))
+    calibration = deploy.calibration_images(folder / "symbols-calibration", CALIBRATION_PER_CLASS * len(LABELS))
     made = (
         *deploy.convert(network, "float32", order, progress),
         *deploy.quantize(network, "int8", calibration, order, progress),
     )
-    dataset = labelled(folder / "images", LABELS)
+    dataset = labelled(folder / "symbols-images", LABELS)
     prep = made[0].manifest.input.preprocessing
     keras = prove.evaluate_network(network, dataset, prep, progress).accuracy
     paths = [one.path for one in made]

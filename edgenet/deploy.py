@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from devices.errors import DeviceError
+from devices.machine import cores
+from devices.model_file import sha256
 from devices.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.artifact import Artifact, Format, Input, Manifest, Output, Precision, Quantization, Tool
@@ -22,21 +27,17 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much (0: nobody knows)."""
 
 FEW_IMAGES = 100
-_TOOLS = (
-    "tensorflow-cpu",
-    "tensorflow",
-    "keras",
-    "ai-edge-quantizer",
-    "ai-edge-litert",
-    "onnx",
-    "onnxruntime",
-    "tf2onnx",
-)
-_SCHEMES: dict[Precision, str] = {
-    "int8": "int8 weights per channel, int8 activations per tensor, true min / max of every image",
-    "int16x8": "int8 weights per channel, int16 activations per tensor, true min / max of every image",
-    "dynamic": "int8 weights per channel, activations quantized while running",
-    "float16": "float16 weights, float32 arithmetic",
+_SCHEMES: dict[Format, dict[Precision, str]] = {
+    "tflite": {
+        "int8": "int8 weights per channel, int8 activations per tensor, true min / max of every image",
+        "int16x8": "int8 weights per channel, int16 activations per tensor, true min / max of every image",
+        "dynamic": "int8 weights per channel, activations quantized while running; depthwise convolutions stay float",
+    },
+    "onnx": {
+        "int8": "int8 weights per channel, uint8 activations per tensor, true min / max of every image (QDQ)",
+        "int16x8": "int8 weights per channel, uint16 activations per tensor, true min / max of every image (QDQ)",
+        "dynamic": "int8 weights per channel, widened to float32 when the file is opened",
+    },
 }
 
 
@@ -97,32 +98,31 @@ def convert(
         ConverterError: a layer cannot be converted.
         DeviceError: the runtime refuses the file.
     """
-    from converters import to_tflite
-
     labels = _fitting(order.labels or network.labels, network)
     made: list[Artifact] = []
     for format_ in order.formats:
         progress(f"{network.name} -> {format_} {precision}", 0, 0)
         manifest = _manifest(network, format_, precision, labels, order, None)
-        with artifact.appearing(_path(network, format_, precision, order)) as partial:
-            if format_ == "tflite":
-                graph = to_tflite.trace(network.core, precision)
-                model = to_tflite.convert(graph, scale=network.scale, offset=network.offset)
-                partial.write_bytes(_labelled(model.flatbuffer, manifest))
-            else:
-                from converters import to_onnx
+        if format_ == "tflite":
+            from converters import to_tflite
 
-                properties = _properties(manifest)
-                to_onnx.convert(
-                    network.core,
-                    partial,
-                    scale=network.scale,
-                    offset=network.offset,
-                    precision=precision,
-                    metadata=properties,
-                )
-            manifest = _proven(partial, manifest)
-        made.append(_saved(_path(network, format_, precision, order), manifest))
+            graph = to_tflite.trace(network.core, precision)
+            model = to_tflite.convert(graph, scale=network.scale, offset=network.offset)
+            content, fallback = _labelled(model.flatbuffer, manifest), ""
+        else:
+            from converters import to_onnx
+
+            written = to_onnx.convert(
+                network.core,
+                scale=network.scale,
+                offset=network.offset,
+                precision=precision,
+                metadata=_properties(manifest),
+            )
+            content, fallback = written.onnx, written.fallback
+        made.append(
+            _published(content, dataclasses.replace(manifest, tools=_tools(format_, precision, fallback)), order)
+        )
     return tuple(made)
 
 
@@ -140,8 +140,6 @@ def quantize(
         ConverterError: a layer cannot be quantized.
         DeviceError: the runtime refuses the file.
     """
-    from converters import to_tflite
-
     labels = _fitting(order.labels or network.labels, network)
     prep = Preprocessing(network.height, network.width, order.crop)
     count = len(calibration.files)
@@ -152,43 +150,62 @@ def quantize(
         step = f"{network.name} -> {format_} {precision}"
         progress(step, 0, count)
         manifest = _manifest(network, format_, precision, labels, order, calibration)
-        with artifact.appearing(_path(network, format_, precision, order)) as partial:
-            if format_ == "tflite":
-                graph = to_tflite.trace(network.core)
-                model = to_tflite.quantize(
-                    graph,
-                    images,
-                    scale=network.scale,
-                    offset=network.offset,
-                    precision=precision,
-                    progress=lambda done, step=step: progress(step, done, count),  # type: ignore[misc]
-                )
-                kept = model.kept_float
-                partial.write_bytes(_labelled(model.flatbuffer, manifest))
-            else:
-                from converters import to_onnx
+        tell = functools.partial(_tell, progress, step, count)
+        if format_ == "tflite":
+            from converters import to_tflite
 
-                kept = to_onnx.quantize_network(
-                    network.core,
-                    partial,
-                    images,
-                    scale=network.scale,
-                    offset=network.offset,
-                    precision=precision,
-                    metadata=_properties(manifest),
-                ).kept_float
-            manifest = _proven(partial, manifest, kept)
-        made.append(_saved(_path(network, format_, precision, order), manifest))
+            graph = to_tflite.trace(network.core)
+            model = to_tflite.quantize(
+                graph,
+                images,
+                scale=network.scale,
+                offset=network.offset,
+                precision=precision,
+                threads=cores(),
+                progress=tell,
+            )
+            content, kept, fallback = _labelled(model.flatbuffer, manifest), model.kept_float, ""
+        else:
+            from converters import to_onnx
+
+            written = to_onnx.quantize(
+                network.core,
+                images,
+                scale=network.scale,
+                offset=network.offset,
+                precision=precision,
+                metadata=_properties(manifest),
+                progress=tell,
+            )
+            content, kept, fallback = written.onnx, written.kept_float, written.fallback
+        assert manifest.quantization is not None  # every integer precision has one
+        manifest = dataclasses.replace(
+            manifest,
+            quantization=dataclasses.replace(manifest.quantization, kept_float=kept),
+            tools=_tools(format_, precision, fallback),
+        )
+        made.append(_published(content, manifest, order))
     return tuple(made)
 
 
-def _path(network: Network, format_: Format, precision: Precision, order: Order) -> Path:
-    return order.out / f"{network.name}_{precision}.{format_}"
+def _tell(progress: Progress, step: str, total: int, done: int) -> None:
+    progress(step, done, total)
+
+
+def _published(content: bytes, manifest: Manifest, order: Order) -> Artifact:
+    """Prove a file under another name, then let it and its manifest appear together."""
+    path = order.out / f"{manifest.name}_{manifest.precision}.{manifest.format}"
+    with artifact.appearing(path) as partial:
+        partial.write_bytes(content)
+        manifest = _proven(partial, path, manifest)
+        with artifact.appearing(artifact.manifest_path(path)) as beside:
+            beside.write_text(artifact.to_json(manifest), encoding="utf-8")
+    return Artifact(path, manifest)
 
 
 def _fitting(labels: Labels | None, network: Network) -> Labels:
     if labels is None:
-        return Labels(tuple(str(index) for index in range(network.classes)), None)
+        return Labels((), None)
     if len(labels.names) != network.classes:
         raise EdgenetError(
             f"the labels name {len(labels.names)} classes and {network.name} answers {network.classes}; "
@@ -206,7 +223,7 @@ def _manifest(
     calibration: Calibration | None,
 ) -> Manifest:
     prep = Preprocessing(network.height, network.width, order.crop)
-    scheme = _SCHEMES.get(precision)
+    scheme = _SCHEMES[format_].get(precision)
     used = calibration if precision in ("int8", "int16x8") else None
     quantization = None
     if scheme:
@@ -232,7 +249,7 @@ def _manifest(
         ),
         output=Output(network.classes, labels.names, labels.wnids or (), "probabilities", "float32", 0.0, 0),
         quantization=quantization,
-        tools=_tools(),
+        tools=(),
         command=order.command,
     )
 
@@ -244,7 +261,8 @@ def _labelled(flatbuffer: bytes, manifest: Manifest) -> bytes:
         flatbuffer,
         name=manifest.name,
         description=f"{manifest.precision}, made by edgenet {version('edgenet')}; eats raw uint8 RGB",
-        labels=manifest.output.labels,
+        # MediaPipe insists on labels; numbers say that nobody knows them.
+        labels=manifest.output.labels or [str(index) for index in range(manifest.output.classes)],
         mean=0.0,
         std=1.0,
     )
@@ -263,12 +281,13 @@ def _properties(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _proven(partial: Path, manifest: Manifest, kept_float: Sequence[str] = ()) -> Manifest:
+def _proven(partial: Path, path: Path, manifest: Manifest) -> Manifest:
     """Open the file in a child process, run it once, and hold what it says against the manifest."""
-    import dataclasses
-
-    with ModelProcess(partial) as process:
-        info = process.info
+    try:
+        with ModelProcess(partial) as process:
+            info = process.info
+    except DeviceError as exc:
+        raise type(exc)(str(exc).replace(str(partial), f"{path}, just made,")) from exc
     image, answer = info.inputs[0], info.outputs[0]
     expected = (1, manifest.input.height, manifest.input.width, 3)
     if (image.shape, image.dtype) != (expected, "uint8") or answer.shape != (1, manifest.output.classes):
@@ -276,28 +295,20 @@ def _proven(partial: Path, manifest: Manifest, kept_float: Sequence[str] = ()) -
             f"{manifest.name}: the {manifest.format} file eats {image.dtype} {list(image.shape)} and answers "
             f"{list(answer.shape)}, not what was asked for; this is a bug in edgenet"
         )
-    quantization = manifest.quantization
-    if quantization and kept_float:
-        quantization = dataclasses.replace(quantization, kept_float=tuple(kept_float))
-    return dataclasses.replace(
-        manifest,
-        sha256=artifact.sha256(partial),
-        file_bytes=partial.stat().st_size,
-        quantization=quantization,
-    )
+    return dataclasses.replace(manifest, sha256=sha256(partial), file_bytes=partial.stat().st_size)
 
 
-def _saved(path: Path, manifest: Manifest) -> Artifact:
-    made = Artifact(path, manifest)
-    artifact.save(made)
-    return made
-
-
-def _tools() -> tuple[Tool, ...]:
-    found = [Tool("edgenet", version("edgenet"))]
-    for name in _TOOLS:
+def _tools(format_: Format, precision: Precision, fallback: str) -> tuple[Tool, ...]:
+    """Name what took part in making a file."""
+    names = ["edgenet", "numpy", "pillow", "keras", "tensorflow", "tensorflow-cpu"]
+    if format_ == "tflite":
+        names += ["ai-edge-litert"] + (["ai-edge-quantizer"] if precision in _SCHEMES["tflite"] else [])
+    else:
+        names += ["onnx", "onnxruntime"] + (["tf2onnx"] if fallback else [])
+    found = []
+    for name in names:
         try:
             found.append(Tool(name, version(name)))
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # tensorflow or tensorflow-cpu: one of them is there
             continue
     return tuple(found)

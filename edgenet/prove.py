@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Literal
 import numpy as np
 
 from devices.latency import Latency, measure
+from devices.machine import cores
+from devices.model_file import SUFFIXES
 from devices.model_process import ModelProcess
 from devices.pool import ModelPool
-from devices.timing import Schedule
+from devices.timing import Schedule as Schedule
 from edgenet import artifact
 from edgenet.artifact import Artifact, Precision
 from edgenet.dataset import LabelledImages, batches, labelled
@@ -22,7 +23,7 @@ from edgenet.errors import EdgenetError, UsageError
 from edgenet.evaluate import Accuracy, evaluate
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
-from edgenet.nets.network import INPUT_RANGES, Network, open_network, reopen
+from edgenet.nets.network import INPUT_RANGES, Network, names_a_network, open_network, reopen
 from edgenet.verify import Agreement, Verdict, agree, judge
 
 Progress = Callable[[str, int, int], None]
@@ -31,12 +32,15 @@ Scorer = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 BATCH = 8
 """Images that one process of a pool gets at a time: small, so that all cores end together."""
 
+GENERATED_PER_CLASS, GENERATED_SEED = 10, 5
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
     """How a file's answers compare with its float network's, and whether that is good enough."""
 
     file: Path
+    sha256: str
     precision: Precision
     agreement: Agreement
     verdict: Verdict
@@ -47,14 +51,17 @@ class Evaluation:
     """How often a file or a network is right."""
 
     model: str
+    sha256: str  # "" for a network
     precision: str
+    runtime: str
     delegate: str
+    note: str  # why the default delegate was left out; "" where it was not
     accuracy: Accuracy
 
 
 def is_model_file(model: str) -> bool:
     """Say whether a runtime opens this, rather than Keras."""
-    return Path(model).suffix.lower() in (".tflite", ".onnx")
+    return Path(model).suffix.lower() in SUFFIXES
 
 
 def open_artifact(path: Path, input_range: str = "") -> Artifact:
@@ -106,7 +113,9 @@ def verify_files(
         quantized = manifest.output.dtype != "float32"
         sqnr_of = "probabilities" if quantized else "logits"
         agreement = agree(reference, candidate, name=path.name, sqnr_of=sqnr_of)  # type: ignore[arg-type]
-        results.append(Verification(path, manifest.precision, agreement, judge(agreement, manifest.precision)))
+        results.append(
+            Verification(path, manifest.sha256, manifest.precision, agreement, judge(agreement, manifest.precision))
+        )
     return tuple(results)
 
 
@@ -114,7 +123,7 @@ def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | Non
     """Measure top-1 and top-5 of a model file, on all cores."""
     name = subject.path.name
     with ModelPool(subject.path, workers or cores()) as pool:
-        scores = _prepared(pool.map, subject)
+        scores = _prepared(pool, subject)
         accuracy = evaluate(
             scores,
             dataset,
@@ -123,7 +132,16 @@ def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | Non
             batch_size=BATCH,
             progress=lambda done: progress(f"evaluate {name}", done, len(dataset.files)),
         )
-        return Evaluation(str(subject.path), subject.manifest.precision, pool.info.delegate, accuracy)
+        manifest, info = subject.manifest, pool.info
+        return Evaluation(
+            str(subject.path),
+            manifest.sha256,
+            manifest.precision,
+            info.runtime,
+            info.delegate,
+            info.delegate_note,
+            accuracy,
+        )
 
 
 def evaluate_network(network: Network, dataset: LabelledImages, prep: Preprocessing, progress: Progress) -> Evaluation:
@@ -135,7 +153,7 @@ def evaluate_network(network: Network, dataset: LabelledImages, prep: Preprocess
         name=network.name,
         progress=lambda done: progress(f"evaluate {network.name}", done, len(dataset.files)),
     )
-    return Evaluation(network.name, "float32", "TensorFlow", accuracy)
+    return Evaluation(network.name, "", "float32", "Keras", "TensorFlow", "", accuracy)
 
 
 def benchmark(
@@ -149,32 +167,40 @@ def benchmark(
     return tuple(measure(paths, threads, schedule, progress=tell))
 
 
+def open_float(
+    model: str, weights: str, classes: int | None, input_range: str, size: int | None, trust: bool
+) -> Network:
+    """Open a network that stands beside model files in one command: each option goes to whom it concerns."""
+    if names_a_network(model):
+        return open_network(model, weights=weights, classes=classes)
+    return open_network(model, input_range=input_range, size=size, trust=trust)
+
+
+def generated_images(folder: Path) -> Path:
+    """Fill a folder with pictures for a user who gives none."""
+    from edgenet.symbols.generate import write_folder
+
+    write_folder(folder, GENERATED_PER_CLASS, GENERATED_SEED)
+    return folder
+
+
 @contextlib.contextmanager
 def scorer(subject: Artifact, workers: int | None = None) -> Iterator[Scorer]:
     """Open a model file on all cores; yield what turns uint8 batches into float32 scores."""
     with ModelPool(subject.path, workers or cores()) as pool:
-        yield _prepared(pool.map, subject)
+        yield _prepared(pool, subject)
 
 
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _prepared(run: Scorer, subject: Artifact) -> Scorer:
+def _prepared(pool: ModelPool, subject: Artifact) -> Scorer:
     """Give a file its input in its own dtype; the files made here take the pixels as they are."""
-    eats = subject.manifest.input
-
-    def prepare(images: np.ndarray) -> np.ndarray:
-        if eats.dtype == "uint8":
-            return images
-        if eats.dtype == "int8":
-            return (images ^ 0x80).view(np.int8)
-        if eats.dtype == "float32":
-            return images.astype(np.float32) * np.float32(eats.scale) + np.float32(eats.offset)
-        raise EdgenetError(f"{subject.path}: takes {eats.dtype}; edgenet runs files that take uint8, int8 or float32")
-
-    return lambda images: run(prepare(batch) for batch in images)
+    eats, tensor = subject.manifest.input, pool.info.inputs[0]
+    real = np.arange(256, dtype=np.float32) * np.float32(eats.scale) + np.float32(eats.offset)  # of each level
+    if eats.dtype == "float32":
+        return lambda images: pool.map(real[batch] for batch in images)
+    if eats.dtype == "int8" and tensor.zero_point != -128:
+        levels = np.clip(np.round(real / tensor.scale) + tensor.zero_point, -128, 127).astype(np.int8)
+        return lambda images: pool.map(levels[batch] for batch in images)
+    return pool.map  # raw bytes; any other dtype is refused there
 
 
 def _counted(what: str, total: int, progress: Progress) -> Scorer:
@@ -231,6 +257,7 @@ class EvaluationRequest:
     weights: str
     classes: int | None
     input_range: str
+    size: int | None
     crop: Literal["center", "squash"]
     workers: int | None
     trust: bool

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
-from edgenet import families
+from edgenet import layers
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from edgenet.artifact import Artifact
     from edgenet.demo import Demo
     from edgenet.prove import Evaluation, Verification
+    from edgenet.verify import Verdict
 
 
 def layers_json(spec: ModelSpec) -> dict[str, Any]:
     """Lay a network's layer table, totals and shares out for JSON."""
-    table = families.layers(spec)
+    table = layers.layout(spec)
     return {
         "name": spec.name,
         "layers": [
@@ -39,30 +41,59 @@ def layers_json(spec: ModelSpec) -> dict[str, Any]:
             }
             for layer in table
         ],
-        "parameters": families.parameters(spec),
-        "kernel_weights": families.kernel_weights(spec),
-        "multiply_adds": families.multiply_adds(spec),
+        "parameters": layers.parameters(spec),
+        "kernel_weights": layers.kernel_weights(spec),
+        "multiply_adds": layers.multiply_adds(spec),
         "shares": [
             {"type": s.type, "layers": s.layers, "kernel_weights": s.kernel_weights, "multiply_adds": s.multiply_adds}
-            for s in families.shares(spec)
+            for s in layers.shares(spec)
         ],
     }
 
 
+def models_json(specs: Sequence[ModelSpec]) -> list[dict[str, Any]]:
+    """Lay the list of networks out for JSON."""
+    return [
+        {
+            "name": spec.name,
+            "family": spec.family,
+            "variant": spec.variant,
+            "alpha": spec.alpha,
+            "size": spec.size,
+            "parameters": layers.parameters(spec),
+            "multiply_adds": layers.multiply_adds(spec),
+        }
+        for spec in specs
+    ]
+
+
+def models_table(specs: Sequence[ModelSpec]) -> Table:
+    """Draw the list of networks, a section a family."""
+    table = Table(caption="Any alpha in (0, 2] and any size from 32 up is understood; these have published weights.")
+    for column in ("name", "alpha", "size", "parameters", "multiply-adds"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for before, spec in zip((None, *specs), specs, strict=False):
+        if before is not None and spec.family != before.family:
+            table.add_section()
+        parameters, cost = layers.parameters(spec) / 1e6, layers.multiply_adds(spec) / 1e6
+        table.add_row(spec.name, f"{spec.alpha:g}", str(spec.size), f"{parameters:.2f} M", f"{cost:.1f} M")
+    return table
+
+
 def layer_tables(spec: ModelSpec) -> tuple[Table, Table]:
     """Draw a network's layer table, and the share of each layer type."""
-    layers = Table(title=spec.name)
+    table = Table(title=spec.name)
     for column in ("layer", "type", "kernel", "stride", "input", "output", "parameters", "multiply-adds"):
-        layers.add_column(column, justify="left" if column in ("layer", "type") else "right")
-    for layer in families.layers(spec):
+        table.add_column(column, justify="left" if column in ("layer", "type") else "right")
+    for layer in layers.layout(spec):
         kernel = f"{layer.kernel}x{layer.kernel}" if layer.kernel else ""
         cost = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}") if layer.kernel else ("", "")
         shapes = (str(layer.input), str(layer.output))
-        layers.add_row(layer.name, layer.type, kernel, str(layer.stride), *shapes, *cost)
-    layers.add_section()
-    parameters, cost_total = families.parameters(spec), families.multiply_adds(spec)
-    layers.add_row("total", "", "", "", "", "", f"{parameters:,}", f"{cost_total:,}", style="bold")
-    return layers, _share_table(spec)
+        table.add_row(layer.name, layer.type, kernel, str(layer.stride), *shapes, *cost)
+    table.add_section()
+    parameters, cost_total = layers.parameters(spec), layers.multiply_adds(spec)
+    table.add_row("total", "", "", "", "", "", f"{parameters:,}", f"{cost_total:,}", style="bold")
+    return table, _share_table(spec)
 
 
 def _share_table(spec: ModelSpec) -> Table:
@@ -70,8 +101,8 @@ def _share_table(spec: ModelSpec) -> Table:
     table = Table(title="share of each layer type", caption=note)
     for column in ("type", "layers", "weights", "share", "multiply-adds", "share"):
         table.add_column(column, justify="left" if column == "type" else "right")
-    weights, cost = families.kernel_weights(spec), families.multiply_adds(spec)
-    for s in families.shares(spec):
+    weights, cost = layers.kernel_weights(spec), layers.multiply_adds(spec)
+    for s in layers.shares(spec):
         table.add_row(
             s.type,
             str(s.layers),
@@ -106,16 +137,16 @@ def artifact_table(made: Sequence[Artifact]) -> Table:
 def verification_json(one: Verification) -> dict[str, Any]:
     """Lay a verification out for JSON."""
     agreement = dataclasses.asdict(one.agreement)
-    if math.isinf(one.agreement.sqnr_db):
-        agreement["sqnr_db"] = None  # JSON has no infinity: the answers are equal (or NaN-free and all noise)
+    if not math.isfinite(one.agreement.sqnr_db):
+        agreement["sqnr_db"] = None  # JSON has no infinity
     verdict = {"passed": one.verdict.passed, "reasons": list(one.verdict.reasons)}
-    return {"file": str(one.file), "precision": one.precision, **agreement, "verdict": verdict}
+    return {"file": str(one.file), "sha256": one.sha256, "precision": one.precision, **agreement, "verdict": verdict}
 
 
 def verification_table(results: Sequence[Verification]) -> Table:
     """Draw how files agree with their float networks."""
     images = max(one.agreement.images for one in results)
-    table = Table(caption=f"against the float Keras network, on {images} images; SQNR of the logits")
+    table = Table(caption=f"against the float Keras network, on {images} images")
     columns = (
         "file",
         "precision",
@@ -131,19 +162,26 @@ def verification_table(results: Sequence[Verification]) -> Table:
         table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
     for one in results:
         a = one.agreement
-        verdict = "[green]same[/]" if one.verdict.passed else "[red]" + "; ".join(one.verdict.reasons) + "[/]"
         table.add_row(
             one.file.name,
             one.precision,
             f"{a.max_abs:.1e}",
             f"{a.mean_abs:.1e}",
             f"{a.cosine:.5f}",
-            "equal" if a.sqnr_db == math.inf else f"{a.sqnr_db:.1f} dB",
+            _decibels(a.sqnr_db),
             f"{a.top1_agreement:.1%}",
             f"{a.top5_agreement:.1%}",
-            verdict,
+            _verdict(one.verdict),
         )
     return table
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text("passed", style="green") if verdict.passed else Text("; ".join(verdict.reasons), style="red")
+
+
+def _decibels(value: float) -> str:
+    return "equal" if value == math.inf else f"{value:.1f} dB"
 
 
 def evaluation_json(one: Evaluation) -> dict[str, Any]:
@@ -151,8 +189,11 @@ def evaluation_json(one: Evaluation) -> dict[str, Any]:
     a = one.accuracy
     return {
         "model": one.model,
+        "sha256": one.sha256,
         "precision": one.precision,
+        "runtime": one.runtime,
         "delegate": one.delegate,
+        "note": one.note,
         "images": a.images,
         "top1": a.top1,
         "top1_interval": list(a.top1_interval),
@@ -250,17 +291,16 @@ def demo_table(result: Demo) -> Table:
     slow = {row.artifact.manifest.format: row.latency for row in result.rows if row.verification.precision == "float32"}
     for row in result.rows:
         a, manifest = row.verification.agreement, row.artifact.manifest
-        passed = row.verification.verdict.passed
         table.add_row(
             row.artifact.path.name,
             manifest.precision,
             f"{manifest.file_bytes / 1e6:.2f} MB",
             f"{row.accuracy.top1:.2%}",
             f"{a.top1_agreement:.1%}",
-            "equal" if a.sqnr_db == math.inf else f"{a.sqnr_db:.1f} dB",
+            _decibels(a.sqnr_db),
             f"{row.latency.median_ms:.2f} ms",
             f"{slow[manifest.format].median_ms / row.latency.median_ms:.2f}x",
-            "[green]same[/]" if passed else "[red]" + "; ".join(row.verification.verdict.reasons) + "[/]",
+            _verdict(row.verification.verdict),
         )
     return table
 
@@ -271,6 +311,6 @@ def doctor_table(checks: Sequence[Check]) -> Table:
     for column in ("", "what", "found", "needed for", "to do"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        mark = "[green]ok[/]" if check.ok else "[red]--[/]"
+        mark = Text("ok", style="green") if check.ok else Text("--", style="red")
         table.add_row(mark, check.name, check.found, ", ".join(check.needed_for), check.fix)
     return table

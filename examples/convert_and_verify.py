@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import edgenet
-from edgenet.image import load
-from edgenet.prove import scorer
 from edgenet.symbols.generate import write_folder
 
 
@@ -29,8 +27,8 @@ def main(out: Path) -> None:
     print(f"{artifact.path.name}: top-1 agreement {proof.agreement.top1_agreement:.1%}, passed {proof.verdict.passed}")
 
     picture = calibration.files[0]
-    pixels = load(picture, artifact.manifest.input.preprocessing)
-    with scorer(artifact, workers=1) as scores:
+    pixels = edgenet.load_image(picture, artifact.manifest.input.preprocessing)
+    with edgenet.scorer(artifact, workers=1) as scores:
         (probabilities,) = next(scores([pixels[None]]))
     best = int(probabilities.argmax())
     print(f"{picture.parent.name}/{picture.name}: {artifact.manifest.output.labels[best]} {probabilities[best]:.1%}")

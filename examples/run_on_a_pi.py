@@ -1,4 +1,4 @@
-"""Run an int8 artifact with nothing but numpy, Pillow and ai-edge-litert: what a Raspberry Pi needs, and no more.
+"""Run an int8 artifact on the board with LiteRT alone: `pip install ".[device]"` brings all it needs, no TensorFlow.
 
 python examples/run_on_a_pi.py MODEL.tflite PICTURE
 """
@@ -16,7 +16,7 @@ from edgenet.image import Preprocessing, load
 
 
 def main(model: Path, picture: Path) -> None:
-    manifest = json.loads(model.with_name(model.name + ".json").read_text())
+    manifest = json.loads(model.with_name(model.name + ".json").read_text(encoding="utf-8"))
     eats, labels = manifest["input"], manifest["output"]["labels"]
     pixels = load(picture, Preprocessing(eats["height"], eats["width"], eats["crop"]))
 

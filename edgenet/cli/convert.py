@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb, warn
+from edgenet.cli.terminal import Progress, show, show_json, verb
 
 
 class FloatPrecision(str, Enum):
@@ -36,22 +36,11 @@ def convert(
 ) -> None:
     """Convert a Keras network to ONNX and TFLite: raw uint8 RGB in, probabilities out, labels inside."""
     from edgenet import deploy, report
-    from edgenet.nets.network import open_network
 
+    order = options.order(to, out, labels, crop)
     with Progress() as progress:
         progress("load the network", 0, 0)
-        names = options.labels_in(labels)
-        range_ = options.value(input_range)
-        network = open_network(model, weights=weights, classes=classes, input_range=range_, size=size, trust=trust)
-        if names is None and network.labels is None:
-            warn("no --labels: the classes are called by their numbers")
-        order = deploy.Order(
-            tuple(f.value for f in dict.fromkeys(to or options.FormatName)),
-            out,
-            names,
-            crop.value,
-            options.command_line(),
-        )
+        network = options.network(model, weights, classes, input_range, size, trust, order)
         made = deploy.convert(network, precision.value, order, progress)
     if json:
         show_json([report.artifact_json(one) for one in made])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb
+from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 
 @verb
@@ -28,13 +28,18 @@ def evaluate(
     weights: options.Weights = "",
     classes: options.Classes = None,
     input_range: options.InputRangeOption = None,
+    size: options.Size = None,
     crop: options.CropOption = options.Crop.center,
+    min_top1: Annotated[
+        float | None, typer.Option(help="Exit 3 if a top-1 is below this share, such as 0.7.", min=0, max=1)
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     trust: options.Trust = False,
     json: options.Json = False,
 ) -> None:
     """Measure top-1 and top-5 with a 95 % interval."""
     from edgenet import prove, report
+    from edgenet.errors import GateMissed
 
     request = prove.EvaluationRequest(
         data=data,
@@ -44,6 +49,7 @@ def evaluate(
         weights=weights,
         classes=classes,
         input_range=options.value(input_range),
+        size=size,
         crop=crop.value,
         workers=workers,
         trust=trust,
@@ -54,3 +60,9 @@ def evaluate(
         show_json([report.evaluation_json(one) for one in results])
     else:
         show(report.evaluation_table(results))
+    for one in results:
+        if one.note:
+            warn(f"{one.model}: {one.note}")
+    low = [f"{one.model} {one.accuracy.top1:.1%}" for one in results if one.accuracy.top1 < (min_top1 or 0)]
+    if low:
+        raise GateMissed(f"top-1 below {min_top1:.1%}: {', '.join(low)}")

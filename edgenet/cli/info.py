@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgenet.cli import options
 from edgenet.cli.terminal import show, show_json, verb
 
 
@@ -22,14 +23,17 @@ class Block(str, Enum):
 def info(
     name: Annotated[str, typer.Argument(help="A network, such as mobilenet_v2_0.35_96.")],
     block: Annotated[Block, typer.Option(help="V1 only: build it from standard 3x3 convolutions.")] = Block.separable,
-    classes: Annotated[int, typer.Option(help="How many classes it answers.")] = 1000,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    classes: Annotated[int, typer.Option(help="How many classes it answers.", min=2)] = 1000,
+    json: options.Json = False,
 ) -> None:
     """Print the layer table, the totals, and the share of each layer type."""
     from edgenet import report
+    from edgenet.errors import UsageError
     from edgenet.spec import ModelSpec
 
     spec = ModelSpec.parse(name, classes)
+    if block is Block.standard and spec.variant:
+        raise UsageError(f"{spec.name} is a variant already; --block goes with plain mobilenet_v1")
     if block is Block.standard:
         spec = dataclasses.replace(spec, variant="standard")
     if json:

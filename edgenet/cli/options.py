@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenet.cli.terminal import warn
+
 if TYPE_CHECKING:
+    from edgenet.artifact import Format
+    from edgenet.deploy import Order
     from edgenet.labels import Labels
+    from edgenet.nets.network import Network
 
 
 class FormatName(str, Enum):
@@ -43,16 +48,22 @@ Model = Annotated[
 Files = Annotated[list[Path], typer.Argument(help="Model files: .tflite, .onnx.")]
 To = Annotated[list[FormatName] | None, typer.Option("--to", help="Kind of file; may be given twice. Default: both.")]
 Weights = Annotated[
-    str, typer.Option(help="For a named network: imagenet, none (random), or a .h5, .weights.h5 or .keras file.")
+    str,
+    typer.Option(
+        help="For a named network: imagenet (default; downloaded), none (random), or a .h5, .weights.h5, .keras."
+    ),
 ]
 LabelFile = Annotated[
     Path | None, typer.Option("--labels", help="The classes in order: a .txt (one a line) or .csv (index,wnid,name).")
 ]
-Classes = Annotated[int | None, typer.Option(help="How many classes, for --weights none.")]
+Classes = Annotated[int | None, typer.Option(help="How many classes, for --weights none.", min=2)]
 InputRangeOption = Annotated[
-    InputRange | None, typer.Option("--input-range", help="For a model that does not normalize its own input.")
+    InputRange | None,
+    typer.Option(
+        "--input-range", help="What your model takes, if it does not normalize by itself, such as --input-range=-1..1."
+    ),
 ]
-Size = Annotated[int | None, typer.Option(help="Input size, for a model of yours that leaves it open.")]
+Size = Annotated[int | None, typer.Option(help="Input size, for a model of yours that leaves it open.", min=1)]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code (Lambda layers) that the model file brings.")]
 CropOption = Annotated[Crop, typer.Option("--crop", help="center: cut the largest centred part; squash: cut nothing.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the files.")]
@@ -64,6 +75,35 @@ def labels_in(file: Path | None) -> Labels | None:
     from edgenet.labels import read_labels
 
     return read_labels(file) if file else None
+
+
+def order(to: list[FormatName] | None, out: Path, labels: Path | None, crop: Crop) -> Order:
+    """Say what convert and quantize are to make; finds out at once that the folder takes no files."""
+    from edgenet.artifact import check_folder
+    from edgenet.deploy import Order
+
+    check_folder(out)
+    formats: tuple[Format, ...] = tuple(one.value for one in dict.fromkeys(to or FormatName))
+    return Order(formats, out, labels_in(labels), crop.value, command_line())
+
+
+def network(
+    model: str,
+    weights: str,
+    classes: int | None,
+    input_range: InputRange | None,
+    size: int | None,
+    trust: bool,
+    wanted: Order,
+) -> Network:
+    """Open the network that convert and quantize start from."""
+    from edgenet.nets.network import open_network
+
+    range_ = value(input_range)
+    opened = open_network(model, weights=weights, classes=classes, input_range=range_, size=size, trust=trust)
+    if wanted.labels is None and opened.labels is None:
+        warn("no --labels: the files will not know what their classes are called")
+    return opened
 
 
 def value(option: Enum | None) -> str:

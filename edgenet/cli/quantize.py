@@ -23,7 +23,9 @@ class IntegerPrecision(str, Enum):
 @verb
 def quantize(
     model: options.Model,
-    calibration: Annotated[Path, typer.Option(help="Folder of representative images; labels are not needed.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of representative images, unlabelled; dynamic needs none.")
+    ] = None,
     out: options.Out = Path(),
     to: options.To = None,
     precision: Annotated[IntegerPrecision, typer.Option(help="Of weights and activations.")] = IntegerPrecision.int8,
@@ -39,26 +41,21 @@ def quantize(
 ) -> None:
     """Quantize a Keras network to int8 (or int16x8, dynamic) ONNX and TFLite."""
     from edgenet import deploy, report
-    from edgenet.nets.network import open_network
+    from edgenet.errors import UsageError
 
+    order = options.order(to, out, labels, crop)
     with Progress() as progress:
-        progress("read the calibration folder", 0, 0)
-        chosen = deploy.calibration_images(calibration, images)
-        if chosen.too_few:
-            warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are only good from about 100 on")
-        names = options.labels_in(labels)
+        if precision is IntegerPrecision.dynamic:
+            chosen = deploy.Calibration((), "")
+        elif calibration is None:
+            raise UsageError(f"{precision.value} needs --calibration DIR: about 200 images like those it will meet")
+        else:
+            progress("read the calibration folder", 0, 0)
+            chosen = deploy.calibration_images(calibration, images)
+            if chosen.too_few:
+                warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are good from about 100 on")
         progress("load the network", 0, 0)
-        range_ = options.value(input_range)
-        network = open_network(model, weights=weights, classes=classes, input_range=range_, size=size, trust=trust)
-        if names is None and network.labels is None:
-            warn("no --labels: the classes are called by their numbers")
-        order = deploy.Order(
-            tuple(f.value for f in dict.fromkeys(to or options.FormatName)),
-            out,
-            names,
-            crop.value,
-            options.command_line(),
-        )
+        network = options.network(model, weights, classes, input_range, size, trust, order)
         made = deploy.quantize(network, precision.value, chosen, order, progress)
     if json:
         show_json([report.artifact_json(one) for one in made])

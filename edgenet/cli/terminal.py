@@ -35,8 +35,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
         from devices.errors import DeviceError
         from edgenet.errors import EdgenetError
 
-        _take_the_terminal()
         try:
+            _take_the_terminal()
             function(*args, **kwargs)
         except EdgenetError as exc:
             error(str(exc))
@@ -45,8 +45,15 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             error(str(exc))
             raise typer.Exit(1) from exc
         except KeyboardInterrupt as exc:
-            error("interrupted; nothing half-written is left behind")
+            error("interrupted; no model file is half-written")
             raise typer.Exit(130) from exc
+        except ModuleNotFoundError as exc:
+            error(
+                f'{exc.name} is not installed, which this needs: pip install "edgenet[convert]", or see edgenet doctor'
+            )
+            raise typer.Exit(1) from exc
+        except BrokenPipeError as exc:  # whoever read the results has seen enough
+            raise typer.Exit(0) from exc
         except OSError as exc:
             where = f"{exc.filename}: " if exc.filename else ""
             error(f"{where}{exc.strerror or exc}")
@@ -71,7 +78,7 @@ def show(result: RenderableType) -> None:
 
     stream = _results()
     width = None if stream.isatty() else 160
-    Console(file=stream, width=width, highlight=False).print(result)
+    Console(file=stream, width=width, highlight=False, markup=False).print(result)
 
 
 def show_json(document: Any) -> None:
@@ -99,7 +106,7 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
 
-            text = TextColumn("{task.description}")
+            text = TextColumn("{task.description}", markup=False)
             columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self._bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
             self._bar.start()
@@ -134,14 +141,14 @@ def _take_the_terminal() -> None:
     lets it through to stderr. A crash in native code still prints its Python stack.
     """
     global _stdout
-    if _stdout is not None:
+    if _stdout is not None or sys.stdout is None:
         return
     sys.stdout.flush()
-    _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     if os.environ.get("EDGENET_VERBOSE"):
         os.dup2(2, 1)
     else:
-        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", buffering=1)
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
         faulthandler.enable(sys.stderr)
         with tempfile.TemporaryFile() as native:
             os.dup2(native.fileno(), 1)

@@ -22,7 +22,7 @@ def _train() -> None:
 @verb
 def symbols(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for weights and record.")] = Path("symbols"),
-    seed: Annotated[int, typer.Option(help="Of the training images.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the training images.", min=0, max=2**32 - 1)] = 1,
     images: Annotated[int, typer.Option(help="How many training images.")] = 24_000,
     epochs: Annotated[int, typer.Option(help="Passes over them.")] = 14,
     json: options.Json = False,

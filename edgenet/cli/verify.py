@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb
+from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 
 @verb
 def verify(
     files: options.Files,
-    images: Annotated[Path, typer.Option(help="Folder of real images, with or without class folders.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of your images, with or without class folders. Default: generated ones.")
+    ] = None,
     against: Annotated[str, typer.Option(help="The float network; default: the one the manifest names.")] = "",
     weights: options.Weights = "",
     classes: options.Classes = None,
     limit: Annotated[int, typer.Option(help="At most this many images, spread evenly.", min=1)] = 300,
     input_range: options.InputRangeOption = None,
+    size: options.Size = None,
     trust: options.Trust = False,
     json: options.Json = False,
 ) -> None:
@@ -27,16 +31,16 @@ def verify(
     from edgenet import prove, report
     from edgenet.dataset import image_files
     from edgenet.errors import GateMissed
-    from edgenet.nets.network import open_network
 
-    with Progress() as progress:
-        pictures = image_files(images, limit)
+    if images is None:
+        warn("no --images: generated pictures of symbols stand in; int8 is only judged well on images of your own")
+    with Progress() as progress, tempfile.TemporaryDirectory() as generated:
+        pictures = image_files(images or prove.generated_images(Path(generated)), limit)
         range_ = options.value(input_range)
-        network = (
-            open_network(against, weights=weights, classes=classes, input_range=range_, trust=trust)
-            if against
-            else None
-        )
+        network = None
+        if against:
+            progress("load the float network", 0, 0)
+            network = prove.open_float(against, weights, classes, range_, size, trust)
         results = prove.verify_files(
             files, pictures, against=network, input_range=range_, trust=trust, progress=progress
         )

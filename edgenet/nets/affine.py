@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # otherwise, and `export` calls them directly: left in, they make a converted model's answers random.
 _IDLE = (
     "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization",
-    "Identity", "AutoContrast", "AugMix", "CutMix", "MixUp", "RandAugment",
+    "Identity", "AugMix", "CutMix", "MixUp",
 )  # fmt: skip
 _CALLS = 100  # functions within functions in a SavedModel; they cannot call themselves, a damaged file can
 _KEPT_RANDOM = ("RandomCrop",)  # centre crop at inference
@@ -71,7 +71,7 @@ def _fresh(name: str, names: set[str]) -> str:
 def is_idle(operation: Any) -> bool:
     """Say whether a layer returns its input once training is over."""
     name = type(operation).__name__
-    if name.startswith("Random") and name not in _KEPT_RANDOM:
+    if name.startswith("Rand") and type(operation).__module__.startswith("keras.") and name not in _KEPT_RANDOM:
         return True
     if name == "Activation":
         return getattr(operation.activation, "__name__", "") == "linear"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgenet import families
+from edgenet import layers
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:
     import keras
-
-NORMALIZATION_SCALE = 1 / 127.5
-NORMALIZATION_OFFSET = -1.0
 
 
 def build(spec: ModelSpec) -> keras.Model:
@@ -25,13 +22,13 @@ def build(spec: ModelSpec) -> keras.Model:
     image = keras.Input((spec.size, spec.size, 3), name="image")
     outputs: dict[str, Any] = {}
     x = image
-    for layer in families.layers(spec):
+    for layer in layers.layout(spec):
         x = _apply(layer, x, outputs, spec)
         outputs[layer.name] = x
     return keras.Model(image, x, name=spec.name.replace(".", "_"))
 
 
-def _apply(layer: families.Layer, x: Any, outputs: dict[str, Any], spec: ModelSpec) -> Any:
+def _apply(layer: layers.Layer, x: Any, outputs: dict[str, Any], spec: ModelSpec) -> Any:
     import keras
 
     if layer.type == "add":
@@ -46,7 +43,7 @@ def _apply(layer: families.Layer, x: Any, outputs: dict[str, Any], spec: ModelSp
     return _activation(layer, _convolution(layer, x, spec))
 
 
-def _convolution(layer: families.Layer, x: Any, spec: ModelSpec) -> Any:
+def _convolution(layer: layers.Layer, x: Any, spec: ModelSpec) -> Any:
     import keras
 
     padding = "same"
@@ -67,7 +64,7 @@ def _convolution(layer: families.Layer, x: Any, spec: ModelSpec) -> Any:
     return x
 
 
-def _activation(layer: families.Layer, x: Any) -> Any:
+def _activation(layer: layers.Layer, x: Any) -> Any:
     import keras
 
     if layer.activation == "relu":
@@ -82,7 +79,7 @@ def _activation(layer: families.Layer, x: Any) -> Any:
     return x
 
 
-def _classifier(layer: families.Layer, x: Any, spec: ModelSpec) -> Any:
+def _classifier(layer: layers.Layer, x: Any, spec: ModelSpec) -> Any:
     """Each family ends as its Keras original does, so that its weight files load."""
     import keras
 

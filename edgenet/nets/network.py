@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgenet.artifact import Source, sha256
+from devices.model_file import sha256
+from edgenet.artifact import Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.labels import Labels
 from edgenet.spec import ModelSpec, is_spec
 
 if TYPE_CHECKING:
     import keras
+
+_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".zip", ".tflite", ".onnx")
 
 INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
 """What --input-range means: x = level * scale + offset."""
@@ -80,7 +83,7 @@ def open_network(
 
     Args:
         model: a network's name (mobilenet_v2_0.35_96), "symbols", or a path to a .keras, .h5 or SavedModel.
-        weights: "imagenet" | "none" | a file; only for a name. "" means imagenet.
+        weights: "imagenet" | "none" | a file; only for a name. "" means imagenet, or the embedded ones of symbols.
         classes: of a named network without weights; otherwise the weights say it.
         input_range: a key of INPUT_RANGES, for a user's model that does not normalize its own input.
         size: input size of a user's model that leaves it open.
@@ -91,16 +94,25 @@ def open_network(
         EdgenetError: a file is missing, damaged, unsafe, or no image classifier.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not names_a_network(model):
+        if weights or classes:
+            raise UsageError(f"--weights and --classes belong to a network's name; {model} brings its own")
+        return _users(Path(model), input_range, size, trust)
+    if input_range or size:
+        raise UsageError(f"--input-range and --size are for your own models; {model} knows what it eats")
     if model == "symbols":
-        return _symbols()
-    path = Path(model)
-    if path.exists() or not _is_name(model):
-        if weights:
-            raise UsageError(f"--weights belongs to a network's name; {model} brings its own")
-        return _users(path, input_range, size, trust)
-    if input_range:
-        raise UsageError(f"--input-range is for your own models; {model} knows what it eats")
+        if classes:
+            raise UsageError("--classes is for other networks; symbols has its own")
+        return _symbols(weights)
     return _named(ModelSpec.parse(model), weights or "imagenet", classes)
+
+
+def names_a_network(model: str) -> bool:
+    """Say whether this is a network's name (right or mistyped) rather than the path of a file or folder."""
+    if model == "symbols" or is_spec(model):
+        return True
+    path = Path(model)
+    return not (path.exists() or len(path.parts) > 1 or path.suffix.lower() in _MODEL_SUFFIXES)
 
 
 def reopen(source: Source, *, trust: bool = False) -> Network:
@@ -109,14 +121,25 @@ def reopen(source: Source, *, trust: bool = False) -> Network:
     Raises:
         EdgenetError: its files are gone or have changed since.
     """
-    for file, expected in ((source.model, source.model_sha256), (source.weights, source.weights_sha256)):
-        if expected and not Path(file).exists():
-            raise EdgenetError(f"{file} is gone, which this file was made from; give the float model with --against")
-        if expected and fingerprint(Path(file)) != expected:
-            raise EdgenetError(f"{file} has changed since this file was made from it; convert again, or give --against")
-    given = "" if source.weights in ("model", "symbols") else source.weights
-    classes = source.classes if given == "none" else None
-    return open_network(source.model, weights=given, classes=classes, input_range=source.input_range, trust=trust)
+    if source.model_sha256:
+        _unchanged(Path(source.model), source.model_sha256)
+    given = source.weights if source.weights in ("imagenet", "none") else ""
+    if source.weights not in ("imagenet", "none", "symbols", "model"):
+        _unchanged(Path(source.weights), source.weights_sha256)
+        given = source.weights
+    network = open_network(
+        source.model,
+        weights=given,
+        classes=source.classes if given == "none" else None,
+        input_range=source.input_range,
+        size=source.size,
+        trust=trust,
+    )
+    if network.source.weights_sha256 != source.weights_sha256:
+        raise EdgenetError(
+            f"the {source.weights} weights of {source.model} are others than this file was made from; convert it again"
+        )
+    return network
 
 
 def fingerprint(path: Path) -> str:
@@ -130,8 +153,11 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_name(model: str) -> bool:
-    return is_spec(model) or (not Path(model).suffix.isalpha() and "/" not in model and "." not in model[-6:])
+def _unchanged(file: Path, expected: str) -> None:
+    if not file.exists():
+        raise EdgenetError(f"{file} is gone, which this file was made from; give the float model with --against")
+    if fingerprint(file) != expected:
+        raise EdgenetError(f"{file} has changed since this file was made from it; convert again, or give --against")
 
 
 def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
@@ -139,8 +165,8 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
 
     import keras
 
-    from edgenet.nets.build import NORMALIZATION_OFFSET, NORMALIZATION_SCALE, build
-    from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
+    from edgenet.nets.build import build
+    from edgenet.nets.weights import classes_in, imagenet_labels, imagenet_weights, load_weights
 
     file: Path | None = None
     if weights == "imagenet":
@@ -155,42 +181,73 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
     core = build(spec)
     if file:
         load_weights(core, file)
-    origin, digest = (weights, "") if file is None or weights == "imagenet" else (str(file.resolve()), sha256(file))
-    source = Source(spec.name, "", origin, digest, spec.classes, "")
-    return Network(spec.name, core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, None, source)
+    origin = weights if file is None or weights == "imagenet" else str(file.resolve())
+    labels = imagenet_labels() if weights == "imagenet" else None
+    return _built(spec.name, spec, core, labels, origin, sha256(file) if file else "")
 
 
-def _symbols() -> Network:
-    from edgenet.nets.build import NORMALIZATION_OFFSET, NORMALIZATION_SCALE, build
+def _symbols(weights: str) -> Network:
+    from edgenet.nets.build import build
     from edgenet.nets.weights import load_weights
     from edgenet.symbols.glyphs import LABELS
     from edgenet.symbols.train import SPEC, weights_path
 
+    file = Path(weights) if weights else weights_path()
     core = build(SPEC)
-    load_weights(core, weights_path())
-    source = Source("symbols", "", "symbols", "", SPEC.classes, "")
-    return Network("symbols", core, NORMALIZATION_SCALE, NORMALIZATION_OFFSET, Labels(tuple(LABELS)), source)
+    load_weights(core, file)
+    origin = str(file.resolve()) if weights else "symbols"
+    return _built("symbols", SPEC, core, Labels(LABELS), origin, sha256(file))
+
+
+def _built(
+    name: str, spec: ModelSpec, core: keras.Model, labels: Labels | None, weights: str, weights_sha256: str
+) -> Network:
+    scale, offset = INPUT_RANGES["-1..1"]
+    source = Source(
+        model="symbols" if name == "symbols" else spec.name,
+        model_sha256="",
+        spec=spec.name,
+        weights=weights,
+        weights_sha256=weights_sha256,
+        classes=spec.classes,
+        input_range="",
+        size=None,
+    )
+    return Network(name, core, scale, offset, labels, source)
 
 
 def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Network:
     from edgenet.nets.affine import as_classifier, input_affine
-    from edgenet.nets.load import load_model
+    from edgenet.nets.load import file_kind, load_model, one_line
 
     model = load_model(path, trust=trust, size=size)
-    inside = input_affine(model)
+    with one_line(path):
+        inside = input_affine(model)
     if inside is None and not input_range:
         known = " | ".join(INPUT_RANGES)
-        raise UsageError(
-            f"{path} does not say what its input ranges over (it has no Rescaling layer); give --input-range {known}"
-        )
+        if file_kind(path) == "folder":
+            raise UsageError(
+                f"{path}: a SavedModel does not show what its input ranges over; give --input-range {known} "
+                "(0..255 where it normalizes pixels itself)"
+            )
+        raise UsageError(f"{path} has no Rescaling layer to say what its input ranges over; give --input-range {known}")
     if inside is not None and input_range not in ("", "0..255"):
         raise UsageError(f"{path} normalizes 0..255 itself (it has a Rescaling layer); leave --input-range out")
     if inside is not None:
         core, scale, offset = inside.core, inside.scale, inside.offset
     else:
         core, (scale, offset) = model, INPUT_RANGES[input_range]
-    core = as_classifier(core)
-    classes = int(core.outputs[0].shape[-1])
-    source = Source(str(path.resolve()), fingerprint(path), "model", "", classes, input_range)
-    name = path.stem if path.is_file() else path.name
-    return Network(name, core, scale, offset, None, source)
+    with one_line(path):
+        core = as_classifier(core)
+    source = Source(
+        model=str(path.resolve()),
+        model_sha256=fingerprint(path),
+        spec="",
+        weights="model",
+        weights_sha256="",
+        classes=int(core.outputs[0].shape[-1]),
+        input_range=input_range,
+        size=size,
+    )
+    name = path.resolve().name
+    return Network(name.removesuffix(path.suffix) if path.is_file() else name, core, scale, offset, None, source)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenet.nets.build import NORMALIZATION_OFFSET, NORMALIZATION_SCALE, build
+from edgenet.nets.build import build
+from edgenet.nets.network import INPUT_RANGES
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # The papers' 0.99-0.999 averages over thousands of steps; a run of a few hundred would end with statistics of its past.
 _BATCH_NORM_MOMENTUM = 0.95
+
+
+_SCALE, _OFFSET = INPUT_RANGES["-1..1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ def _batches(
             if size != images.shape[1]:
                 with tf.device("CPU"):
                     pixels = tf.image.resize(pixels, (size, size), method="area").numpy()
-            x = np.asarray(pixels, np.float32) * np.float32(NORMALIZATION_SCALE) + np.float32(NORMALIZATION_OFFSET)
+            x = np.asarray(pixels, np.float32) * np.float32(_SCALE) + np.float32(_OFFSET)
             return x, np.eye(classes, dtype=np.float32)[labels[rows]]
 
         def on_epoch_end(self) -> None:
@@ -141,6 +145,6 @@ def probabilities(model: keras.Model, images: NDArray[np.uint8], batch: int = 64
     parts = []
     for start in range(0, len(images), batch):
         x = np.asarray(images[start : start + batch], np.float32)
-        x = x * np.float32(NORMALIZATION_SCALE) + np.float32(NORMALIZATION_OFFSET)
+        x = x * np.float32(_SCALE) + np.float32(_OFFSET)
         parts.append(np.asarray(model(x, training=False), np.float32))
     return np.concatenate(parts)

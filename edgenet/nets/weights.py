@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import re
 import socket
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet.errors import EdgenetError
+from edgenet.labels import Labels
 from edgenet.nets.h5 import read_legacy
-from edgenet.nets.load import file_kind, one_line
+from edgenet.nets.load import brief, file_kind, one_line
 from edgenet.nets.safety import check_archive, check_tree
 from edgenet.spec import PUBLISHED_ALPHAS, PUBLISHED_SIZES, ModelSpec, published
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+_CLASS_INDEX_MD5 = "c2c37ea517e94d9795004a39431a14cb"  # as keras.applications checks it
 _SILENCE_S = 15.0  # a server that says nothing for so long is not there
 _OTHER_NETWORK = "is it another alpha, family or block?"
 
@@ -213,18 +216,37 @@ def imagenet_weights(spec: ModelSpec) -> Path:
     Source: keras.applications.
     """
     address, file_hash = _published(spec)
-    name = address.rsplit("/", 1)[-1]
+    return _download(address, file_hash, "give --weights FILE or --weights none")
+
+
+def imagenet_labels() -> Labels:
+    """Return the names and WordNet ids of ImageNet's 1000 classes, which Keras publishes; download them on first use.
+
+    Raises:
+        EdgenetError: no internet.
+    """
+    source = importlib.import_module("keras.src.applications.imagenet_utils")
+    file = _download(str(source.CLASS_INDEX_PATH), _CLASS_INDEX_MD5, "give --labels FILE")
+    index = json.loads(file.read_text(encoding="utf-8"))
+    rows = [index[str(number)] for number in range(len(index))]
+    return Labels(tuple(name for _, name in rows), tuple(wnid for wnid, _ in rows))
+
+
+def _download(address: str, file_hash: str | None, otherwise: str) -> Path:
+    """Fetch a file that Keras publishes into Keras' own cache; from there, where it already is."""
     import keras
 
+    name = address.rsplit("/", 1)[-1]
     silence = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_S)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             path = keras.utils.get_file(name, address, cache_subdir="models", file_hash=file_hash)
     except ValueError as exc:  # the hash is another one
-        raise EdgenetError(f"{name} came damaged from the network: try again, or give --weights FILE") from exc
-    except Exception as exc:  # get_file raises no narrower class for what goes wrong on the way
-        raise EdgenetError(f"cannot download {name}: no network; give --weights FILE or --weights none") from exc
+        raise EdgenetError(f"{name} came damaged from the network: try again, or {otherwise}") from exc
+    except Exception as exc:
+        reason = brief(exc).rsplit("-- ", 1)[-1]  # Keras puts the whole address in front
+        raise EdgenetError(f"cannot download {name} ({reason}); {otherwise}") from exc
     finally:
         socket.setdefaulttimeout(silence)
     return Path(path)

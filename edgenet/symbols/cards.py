@@ -1,12 +1,11 @@
 """A printable page of the symbols, to cut apart and hold before a camera."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edgenet.errors import EdgenetError, UsageError
+from edgenet.artifact import appearing
+from edgenet.errors import UsageError
 from edgenet.symbols.glyphs import LABELS, mask
 
 _DPI = 200
@@ -64,17 +63,9 @@ def write_cards(out: Path) -> Path:
     kind = _FORMATS.get(out.suffix.lower())
     if kind is None:
         raise UsageError(f"{out.name!r} is neither a .pdf nor a .png: give the page one of these endings")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".cards-") as folder:
-            draft = Path(folder) / f"page{out.suffix.lower()}"
-            if kind == "PDF":
-                page().save(draft, kind, resolution=_DPI, quality=92, title="edgenet symbols")
-            else:
-                page().save(draft, kind, dpi=(_DPI, _DPI))
-            with draft.open("rb+") as file:
-                os.fsync(file.fileno())
-            draft.replace(out)
-    except OSError as exc:
-        raise EdgenetError(f"cannot write {out}: {exc.strerror or exc}; give another path") from exc
+    with appearing(out) as draft:
+        if kind == "PDF":
+            page().save(draft, kind, resolution=_DPI, quality=92, title="edgenet symbols")
+        else:
+            page().save(draft, kind, dpi=(_DPI, _DPI))
     return out

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import tempfile
 import time
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenet.errors import EdgenetError
+from devices.machine import cores
+from edgenet.artifact import appearing
+from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets import train as nets
 from edgenet.spec import ModelSpec
 from edgenet.symbols.generate import SIZE, batch
@@ -104,7 +105,7 @@ def train(
         EdgenetError: the test seed is the training seed, there is nothing to train on, or `out` cannot be written.
     """
     if seed == test_seed:
-        raise EdgenetError(f"seed {seed} is the test seed too: choose another --seed, else the test proves nothing")
+        raise UsageError(f"seed {seed} is the test seed too: choose another --seed, else the test proves nothing")
     if images < len(LABELS) or test_images < 1 or epochs < 1:
         raise EdgenetError(f"too little to train on: give at least {len(LABELS)} images and 1 epoch")
     _check_writable(out)
@@ -134,7 +135,7 @@ def train(
         epochs=epochs,
         seconds=round(seconds, 1),
         cpu_seconds=round(cpu_seconds, 1),
-        cores=os.cpu_count() or 1,
+        cores=cores(),
         test_seed=test_seed,
         test_images=test_images,
         top1=float((answers == test_truth).mean()),
@@ -158,7 +159,7 @@ def generate(count: int, seed: int, progress: Callable[[int], None]) -> tuple[ND
         return size
 
     done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for size in pool.map(fill, starts):
             done += size
             progress(done)
@@ -214,19 +215,12 @@ def _check_writable(out: Path) -> None:
 
 def _publish(model: "keras.Model", result: TrainingRecord, out: Path) -> TrainingRecord:
     """Put both files into place whole; the record last, so that it never describes weights that are not there."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".train-") as name:
-            folder = Path(name)
-            weights, text = folder / WEIGHTS_NAME, folder / RECORD_NAME
-            model.save_weights(folder / "loose.weights.h5")
-            _compact(folder / "loose.weights.h5", weights)
-            data = weights.read_bytes()
-            result = replace(result, weights_bytes=len(data), weights_sha256=hashlib.sha256(data).hexdigest())
-            text.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
-            for path in (weights, text):
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-                path.replace(out / path.name)
-    except OSError as exc:
-        raise EdgenetError(f"cannot write to {out}: {exc.strerror or exc}; give another -o") from exc
+    with tempfile.TemporaryDirectory(dir=out, prefix=".train-") as name, appearing(out / WEIGHTS_NAME) as weights:
+        loose = Path(name) / "loose.weights.h5"
+        model.save_weights(loose)
+        _compact(loose, weights)
+        data = weights.read_bytes()
+    result = replace(result, weights_bytes=len(data), weights_sha256=hashlib.sha256(data).hexdigest())
+    with appearing(out / RECORD_NAME) as record:
+        record.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     return result

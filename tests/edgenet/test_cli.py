@@ -33,6 +33,94 @@ def test_importing_edgenet_is_light_and_its_names_are_there() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_help_names_every_verb(edgenet: Edgenet) -> None:
+    said = edgenet("--help")
+    assert said.code == 0
+    verbs = "demo models info convert quantize verify evaluate bench doctor cards train"
+    assert all(f" {verb} " in said.out for verb in verbs.split())
+
+
+def test_demo_does_the_whole_job(edgenet: Edgenet, tmp_path: Path) -> None:
+    ran = edgenet("demo", "-o", tmp_path / "demo")
+    assert ran.code == 0, ran.err
+    for name in FILES:
+        assert name in ran.out
+        assert (tmp_path / "demo" / name).is_file()
+    assert ran.out.count("passed") == 4
+    assert "measure" in ran.err
+
+
+def test_cards_write_a_page(edgenet: Edgenet, tmp_path: Path) -> None:
+    ran = edgenet("cards", "-o", tmp_path / "a[b].pdf", "--json")
+    assert ran.document["symbols"] == list(LABELS)
+    assert (tmp_path / "a[b].pdf").read_bytes().startswith(b"%PDF")
+    assert "a[b].png" in edgenet("cards", "-o", tmp_path / "a[b].png").out.replace("\n", "")
+
+
+def test_doctor_prints_the_command_whole_and_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    """A machine without TensorFlow, ONNX and the quantizer, as a Raspberry Pi is."""
+    blocked = "{'tensorflow', 'tensorflow-cpu', 'keras', 'onnx', 'tf2onnx', 'ai-edge-quantizer'}"
+    hide = (
+        "import sys, importlib.metadata as m\n"
+        f"real, blocked = m.version, {blocked}\n"
+        "def version(name):\n"
+        "    if name in blocked: raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in blocked: raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = f"{hide}sys.argv = ['edgenet', *{arguments!r}]\nfrom edgenet.__main__ import main\nmain()"
+        environment = {**os.environ, "COLUMNS": "200"}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    assert 'pip install "edgenet[convert]"' in run("doctor").stdout
+    for arguments in (("convert", "symbols", "-o", str(tmp_path)), ("demo", "-o", str(tmp_path / "d"))):
+        ran = run(*arguments)
+        assert ran.returncode == 1
+        assert "Traceback" not in ran.stderr
+        assert "edgenet[convert]" in ran.stderr
+
+
+@pytest.mark.parametrize("precision", ["float16", "int16x8", "dynamic"])
+def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_path: Path, precision: str) -> None:
+    verb = ("convert",) if precision == "float16" else ("quantize",)
+    calibration = ("--calibration", pictures) if precision == "int16x8" else ()
+    made = edgenet(*verb, "symbols", "--precision", precision, *calibration, "-o", tmp_path, "--json")
+    assert made.code == 0, made.err
+    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
+    assert ran.code == 0, ran.err
+    assert [row["precision"] for row in ran.document] == [precision, precision]
+
+
+def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path) -> None:
+    ran = edgenet("verify", made / FILES[0], "--limit", 20, "--json")
+    assert ran.code == 0, ran.err
+    assert "no --images" in ran.err
+    assert ran.document[0]["images"] == 20
+
+
+def test_evaluate_gate(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    ran = edgenet("evaluate", made / FILES[2], "--data", pictures, "--limit", 40, "--min-top1", 1.0, "--workers", 1)
+    right = "100.0%" in ran.out
+    assert ran.code == (0 if right else 3)
+    assert edgenet("evaluate", made / FILES[2], "--data", pictures / "star", "--min-top1", 1.0).code == 1
+
+
+def test_offline_imagenet_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "edgenet", "convert", "mobilenet_v2_0.35_96", "-o", str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 1
+    assert "give --weights FILE or --weights none" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_models_and_info_print_one_document(edgenet: Edgenet) -> None:
     listed = {row["name"]: row for row in edgenet("models", "--json").document}
     assert listed["mobilenet_v1_1.0_224"]["multiply_adds"] == 568_740_352
@@ -122,6 +210,12 @@ def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
         (("convert", "mobilenet_v2", "--precision", "int8"), 2, "float32"),
         (("convert", "no/such/model.keras"), 1, "does not exist"),
         (("convert", "mobilenet_v2_0.35_96", "--weights", "/no/such.h5"), 1, "/no/such.h5"),
+        (("convert", "mobilnet_v2_0.35_96"), 2, "did you mean mobilenet_v2_0.35_96"),
+        (("convert", "symbols", "--input-range", "0..1"), 2, "knows what it eats"),
+        (("convert", "missing.keras", "--weights", "none"), 2, "brings its own"),
+        (("quantize", NETWORK, "--weights", "none"), 2, "needs --calibration"),
+        (("train", "symbols", "--seed", "-1"), 2, "--seed"),
+        (("info", "mobilenet_v1_shallow", "--block", "standard"), 2, "variant already"),
         (("convert", NETWORK, "--weights", "none", "--input-range", "0..1"), 2, "knows what it eats"),
         (("quantize", NETWORK, "--weights", "none", "--calibration", "/no/folder"), 1, "/no/folder"),
         (("bench", "/no/such.tflite"), 1, "/no/such.tflite"),
@@ -210,6 +304,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, moment: str) -> None
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
+        process.wait(60)
     assert process.returncode == 130
     assert "interrupted" in err
     left = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -172,8 +171,3 @@ def test_senseless_batches_are_refused() -> None:
     for size, workers in ((0, 1), (1, 0)):
         with pytest.raises(EdgenetError, match="give 1 or more"):
             next(batches([], PREP, size, workers))
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_default_workers_are_the_cores_granted() -> None:
-    assert dataset._cores() == len(os.sched_getaffinity(0))

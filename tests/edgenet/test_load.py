@@ -16,7 +16,7 @@ import pytest
 from edgenet.errors import EdgenetError
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
 from edgenet.nets.load import load_model
-from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
+from edgenet.nets.weights import classes_in, imagenet_labels, imagenet_weights, load_weights
 from edgenet.spec import ModelSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras and h5py warn about their own old formats
@@ -458,9 +458,11 @@ def test_imagenet_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline on any machine
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # nothing cached there
     with pytest.raises(
-        EdgenetError, match=r"cannot download mobilenet_2_5_128_tf\.h5: no network; give --weights FILE"
+        EdgenetError, match=r"cannot download mobilenet_2_5_128_tf\.h5 \(.*refused.*\); give --weights FILE"
     ):
         imagenet_weights(ModelSpec.parse("mobilenet_v1_0.25_128"))
+    with pytest.raises(EdgenetError, match="give --labels FILE"):
+        imagenet_labels()
     with pytest.raises(EdgenetError, match=r"alphas 0\.75, 1\.0"):
         imagenet_weights(ModelSpec.parse("mobilenet_v3_large_0.5_224"))
     with pytest.raises(EdgenetError, match="sizes 96, 128"):

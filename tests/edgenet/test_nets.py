@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,31 @@ def test_weight_files_of_keras_applications_load(tmp_path: Any) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+WEIGHTS = {
+    "mobilenet_v1_0.25_224": ("mobilenet_v1_0.25_224.h5", 0.5),
+    "mobilenet_v1_1.0_224": ("mobilenet_v1_1.0_224.weights.h5", 0.65),
+    "mobilenet_v2_1.0_224": ("mobilenet_v2_1.0_224.weights.h5", 0.65),
+    "mobilenet_v3_small_1.0_224": ("mobilenet_v3_small_1.0_224.weights.h5", 0.6),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_real_weights_load_and_name_real_photographs(data: Path, name: str) -> None:
+    from edgenet.dataset import labelled
+    from edgenet.image import Preprocessing
+    from edgenet.labels import read_labels
+    from edgenet.nets.network import open_network
+    from edgenet.prove import evaluate_network
+
+    file, least = WEIGHTS[name]
+    network = open_network(name, weights=str(data / "models" / file))
+    photographs = labelled(data / "imagenet" / "validation", read_labels(data / "imagenet" / "classes.csv"), limit=60)
+    result = evaluate_network(network, photographs, Preprocessing(224, 224), lambda *_: None)
+    assert result.accuracy.top1 >= least
+
+
 def test_v1_variants_have_the_layer_tables_parameters() -> None:
-    from edgenet.families import parameters
+    from edgenet.layers import parameters
     from edgenet.nets.build import build
 
     for name in ("mobilenet_v1_standard_0.25_64", "mobilenet_v1_shallow_0.5_64"):

@@ -147,6 +147,6 @@ def test_reasons_say_the_figures_and_never_round_to_the_gate() -> None:
 
 
 def test_a_precision_without_a_gate_is_refused() -> None:
-    with pytest.raises(EdgenetError, match="'int4'; known are float32, float16, int16x8, int8, dynamic"):
+    with pytest.raises(EdgenetError, match="'int4'; known are float32, float16, int16x8, int8, unknown, dynamic"):
         judge(agreement(), "int4")
     assert len({gate.precision for gate in GATES}) == len(GATES)

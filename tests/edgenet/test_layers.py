@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenet import families
+from edgenet import layers
 from edgenet.errors import UsageError
-from edgenet.families import Shape, layers
+from edgenet.layers import Shape, layout
 from edgenet.spec import FAMILIES, VARIANTS, ModelSpec
 
 # name, multiply-adds in M, parameters in M, tolerance of the multiply-adds
@@ -37,14 +37,14 @@ PAPERS = [
 @pytest.mark.parametrize(("name", "cost", "parameters", "tolerance"), PAPERS)
 def test_totals_are_the_papers(name: str, cost: float, parameters: float, tolerance: float) -> None:
     spec = ModelSpec.parse(name)
-    assert families.multiply_adds(spec) / 1e6 == pytest.approx(cost, rel=tolerance)
-    assert families.kernel_weights(spec) / 1e6 == pytest.approx(parameters, rel=0.075 if parameters < 1 else 0.025)
+    assert layers.multiply_adds(spec) / 1e6 == pytest.approx(cost, rel=tolerance)
+    assert layers.kernel_weights(spec) / 1e6 == pytest.approx(parameters, rel=0.075 if parameters < 1 else 0.025)
 
 
 def test_v1_shares_of_table_2() -> None:
     spec = ModelSpec.parse("mobilenet_v1")
-    weights, cost = families.kernel_weights(spec), families.multiply_adds(spec)
-    share = {s.type: (100 * s.kernel_weights / weights, 100 * s.multiply_adds / cost) for s in families.shares(spec)}
+    weights, cost = layers.kernel_weights(spec), layers.multiply_adds(spec)
+    share = {s.type: (100 * s.kernel_weights / weights, 100 * s.multiply_adds / cost) for s in layers.shares(spec)}
     assert round(share["pointwise"][0], 2) == 74.59
     assert round(share["fully connected"][0], 2) == 24.33
     assert round(share["depthwise"][0], 2) == 1.06
@@ -55,19 +55,19 @@ def test_v1_shares_of_table_2() -> None:
 
 
 def test_v1_has_28_layers_13_of_them_depthwise() -> None:
-    table = [layer for layer in layers(ModelSpec.parse("mobilenet_v1")) if layer.kernel]
+    table = [layer for layer in layout(ModelSpec.parse("mobilenet_v1")) if layer.kernel]
     assert len(table) == 28
     assert sum(layer.type == "depthwise" for layer in table) == 13
 
 
 def test_v1_last_depthwise_layer_has_stride_1_where_print_says_2() -> None:
-    last = [layer for layer in layers(ModelSpec.parse("mobilenet_v1")) if layer.type == "depthwise"][-1]
+    last = [layer for layer in layout(ModelSpec.parse("mobilenet_v1")) if layer.type == "depthwise"][-1]
     assert last.stride == 1
     assert last.input == last.output == Shape(7, 7, 1024)
 
 
 def test_v2_has_53_convolutions_with_the_sizes_of_table_2() -> None:
-    table = [layer for layer in layers(ModelSpec.parse("mobilenet_v2")) if layer.kernel]
+    table = [layer for layer in layout(ModelSpec.parse("mobilenet_v2")) if layer.kernel]
     assert len(table) == 53
     projections = [layer.output for layer in table if layer.name.endswith("project")]
     sides = [112] + [56] * 2 + [28] * 3 + [14] * 4 + [14] * 3 + [7] * 3 + [7]
@@ -81,7 +81,7 @@ def test_v2_has_53_convolutions_with_the_sizes_of_table_2() -> None:
 
 
 def test_v3_squeeze_excite_is_a_quarter_of_the_expansion() -> None:
-    table = layers(ModelSpec.parse("mobilenet_v3_large"))
+    table = layout(ModelSpec.parse("mobilenet_v3_large"))
     squeezes = [layer for layer in table if layer.type == "squeeze-excite"][::2]
     assert [s.input.channels for s in squeezes] == [72, 120, 120, 480, 672, 672, 960, 960]
     assert [s.output.channels for s in squeezes] == [24, 32, 32, 120, 168, 168, 240, 240]
@@ -93,11 +93,11 @@ def test_separable_reduction_is_the_formula(channels: int, out: int, stride: int
     side = 56
     small = Shape(side // stride, side // stride, channels)
     big = Shape(side, side, channels)
-    depthwise = families.Layer("d", "depthwise", 3, stride, big, small)
-    pointwise = families.Layer("p", "pointwise", 1, 1, small, small._replace(channels=out))
-    standard = families.Layer("s", "conv", 3, stride, big, small._replace(channels=out))
+    depthwise = layers.Layer("d", "depthwise", 3, stride, big, small)
+    pointwise = layers.Layer("p", "pointwise", 1, 1, small, small._replace(channels=out))
+    standard = layers.Layer("s", "conv", 3, stride, big, small._replace(channels=out))
     counted = (depthwise.multiply_adds + pointwise.multiply_adds) / standard.multiply_adds
-    assert counted == pytest.approx(families.separable_reduction(3, out))
+    assert counted == pytest.approx(layers.separable_reduction(3, out))
 
 
 @given(
@@ -109,16 +109,16 @@ def test_separable_reduction_is_the_formula(channels: int, out: int, stride: int
 def test_any_spec_is_laid_out_and_named(kind: tuple[str, str], alpha: float, size: int, classes: int) -> None:
     spec = ModelSpec(kind[0], round(alpha, 4), size, kind[1], classes)  # type: ignore[arg-type]
     assert ModelSpec.parse(spec.name, classes) == spec
-    table = layers(spec)
+    table = layout(spec)
     assert all(min(layer.output) >= 1 for layer in table)
     assert all(a.output == b.input for a, b in pairwise(table))
     assert table[-1].output == Shape(1, 1, classes)
-    assert families.parameters(spec) > families.kernel_weights(spec) > 0
+    assert layers.parameters(spec) > layers.kernel_weights(spec) > 0
 
 
 @given(st.floats(1, 4000))
 def test_divisible_is_a_multiple_of_8_and_never_10_percent_below(channels: float) -> None:
-    rounded = families.divisible(channels)
+    rounded = layers.divisible(channels)
     assert rounded % 8 == 0
     assert rounded >= 0.9 * channels
 
