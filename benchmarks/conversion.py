@@ -58,9 +58,11 @@ converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 open(out, "wb").write(converter.convert())
 """,
     "onnx float32": """
+model(np.zeros((1, 224, 224, 3), np.float32))
 model.export(out, format="onnx", verbose=False)
 """,
     "onnx int8": """
+model(np.zeros((1, 224, 224, 3), np.float32))
 model.export(out + ".float", format="onnx", verbose=False)
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 class Reader(CalibrationDataReader):
@@ -107,6 +109,7 @@ def main() -> int:
     """Print the table; exit 1 if edgenet costs more than GOAL times as much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--effort", default="plain", help="of quantize; by hand is plain calibration")
     parser.add_argument("--networks", default=",".join(WEIGHTS))
     options = parser.parse_args()
     data = Path(os.environ["EDGENET_TEST_DATA"]).resolve()
@@ -119,7 +122,11 @@ def main() -> int:
         weights = data / "models" / WEIGHTS[network]
         for what, script in BY_HAND.items():
             kind, precision = what.split()
-            verb = ["quantize", "--calibration", str(images)] if precision == "int8" else ["convert"]
+            verb = (
+                ["quantize", "--effort", options.effort, "--calibration", str(images)]
+                if precision == "int8"
+                else ["convert"]
+            )
             theirs: list[Cost] = []
             ours: list[Cost] = []
             for repetition in range(options.repetitions):

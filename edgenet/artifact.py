@@ -109,6 +109,23 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to quantize that was tried, against the float network on calibration images kept apart.
+
+    Attributes:
+        correction: of the float network: "none" or "bias correction".
+        sqnr_db: of the logits; infinite if equal.
+        top1_agreement: 0..1.
+        kept: the file holds this one.
+    """
+
+    correction: str
+    sqnr_db: float
+    top1_agreement: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quantization:
     """How the integers in the file came about.
 
@@ -117,12 +134,14 @@ class Quantization:
         calibration_images: how many.
         calibration_sha256: of their contents; "" without calibration.
         kept_float: operators that compute in float, such as "HARD_SWISH x 19".
+        attempts: what was tried; empty where there was one way only.
     """
 
     scheme: str
     calibration_images: int
     calibration_sha256: str
     kept_float: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from devices.errors import DeviceError
+import numpy as np
+
 from devices.machine import cores
-from devices.model_file import sha256
-from devices.model_process import ModelProcess
-from edgenet import artifact
-from edgenet.artifact import Artifact, Format, Input, Manifest, Output, Precision, Quantization, Tool
+from edgenet import publish
+from edgenet.artifact import Artifact, Attempt, Format, Manifest
 from edgenet.dataset import batches, fingerprint, image_files
 from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
 from edgenet.nets.network import Network
+from edgenet.trial import Candidate, HeldOut, choose
+
+if TYPE_CHECKING:
+    import keras
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much (0: nobody knows)."""
 
+IntegerPrecision = Literal["int8", "int16x8", "dynamic"]
+Effort = Literal["plain", "fast"]
+
+CORRECT_EVERY = 3
+"""Every third calibration image corrects biases; the others are kept apart, to judge the correction by."""
+
+FEWEST_TO_CORRECT = 20
+
+BATCH = 16
+"""Images at a time; what memory conversion takes beyond TensorFlow's own goes with it."""
+
 FEW_IMAGES = 100
-_SCHEMES: dict[Format, dict[Precision, str]] = {
-    "tflite": {
-        "int8": "int8 weights per channel, int8 activations per tensor, true min / max of every image",
-        "int16x8": "int8 weights per channel, int16 activations per tensor, true min / max of every image",
-        "dynamic": "int8 weights per channel, activations quantized while running; depthwise convolutions stay float",
-    },
-    "onnx": {
-        "int8": "int8 weights per channel, uint8 activations per tensor, true min / max of every image (QDQ)",
-        "int16x8": "int8 weights per channel, uint16 activations per tensor, true min / max of every image (QDQ)",
-        "dynamic": "int8 weights per channel, widened to float32 when the file is opened",
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,13 @@ def convert(
     made: list[Artifact] = []
     for format_ in order.formats:
         progress(f"{network.name} -> {format_} {precision}", 0, 0)
-        manifest = _manifest(network, format_, precision, labels, order, None)
+        manifest = publish.draft(network, format_, precision, labels, order, None)
         if format_ == "tflite":
             from converters import to_tflite
 
             graph = to_tflite.trace(network.core, precision)
             model = to_tflite.convert(graph, scale=network.scale, offset=network.offset)
-            content, fallback = _labelled(model.flatbuffer, manifest), ""
+            content, fallback = publish.labelled(model.flatbuffer, manifest), ""
         else:
             from converters import to_onnx
 
@@ -117,23 +117,30 @@ def convert(
                 scale=network.scale,
                 offset=network.offset,
                 precision=precision,
-                metadata=_properties(manifest),
+                metadata=publish.properties(manifest),
             )
             content, fallback = written.onnx, written.fallback
         made.append(
-            _published(content, dataclasses.replace(manifest, tools=_tools(format_, precision, fallback)), order)
+            publish.publish(
+                content, dataclasses.replace(manifest, tools=publish.tools(format_, precision, fallback)), order.out
+            )
         )
     return tuple(made)
 
 
 def quantize(
     network: Network,
-    precision: Literal["int8", "int16x8", "dynamic"],
+    precision: IntegerPrecision,
     calibration: Calibration,
     order: Order,
     progress: Progress,
+    *,
+    effort: Effort = "fast",
 ) -> tuple[Artifact, ...]:
     """Quantize a network into integer files, one a format, each opened by its runtime and run once.
+
+    With effort "fast" biases are corrected for the rounding of the weights where that helps: the file with and the file
+    without are both tried on calibration images that the correction has not seen. "plain" is calibration alone.
 
     Raises:
         EdgenetError: the labels do not fit, a picture cannot be read, or a file cannot be written.
@@ -142,65 +149,91 @@ def quantize(
     """
     labels = _fitting(order.labels or network.labels, network)
     prep = Preprocessing(network.height, network.width, order.crop)
-    count = len(calibration.files)
-    progress("read the calibration images", 0, count)
-    images = tuple(batches(calibration.files, prep, 32))
+    progress("read the calibration images", 0, len(calibration.files))
+    pixels = tuple(batches(calibration.files, prep, BATCH))
+    images = np.concatenate(pixels) if pixels else np.empty((0, network.height, network.width, 3), np.uint8)
+    cores_to_try = {"none": network.core}
+    if effort == "fast" and len(images) >= FEWEST_TO_CORRECT:
+        progress("correct the biases", 0, 0)
+        cores_to_try["bias correction"] = _corrected(network, images)
+    held_out = _held_out(network, images) if len(cores_to_try) > 1 else None
     made: list[Artifact] = []
     for format_ in order.formats:
-        step = f"{network.name} -> {format_} {precision}"
-        progress(step, 0, count)
-        manifest = _manifest(network, format_, precision, labels, order, calibration)
-        tell = functools.partial(_tell, progress, step, count)
-        if format_ == "tflite":
-            from converters import to_tflite
-
-            graph = to_tflite.trace(network.core)
-            model = to_tflite.quantize(
-                graph,
-                images,
-                scale=network.scale,
-                offset=network.offset,
-                precision=precision,
-                threads=cores(),
-                progress=tell,
-            )
-            content, kept, fallback = _labelled(model.flatbuffer, manifest), model.kept_float, ""
-        else:
-            from converters import to_onnx
-
-            written = to_onnx.quantize(
-                network.core,
-                images,
-                scale=network.scale,
-                offset=network.offset,
-                precision=precision,
-                metadata=_properties(manifest),
-                progress=tell,
-            )
-            content, kept, fallback = written.onnx, written.kept_float, written.fallback
-        assert manifest.quantization is not None  # every integer precision has one
-        manifest = dataclasses.replace(
-            manifest,
-            quantization=dataclasses.replace(manifest.quantization, kept_float=kept),
-            tools=_tools(format_, precision, fallback),
+        manifest = publish.draft(network, format_, precision, labels, order, calibration)
+        candidates = tuple(
+            _candidate(network, core, correction, precision, manifest, images, progress)
+            for correction, core in cores_to_try.items()
         )
-        made.append(_published(content, manifest, order))
+        kept = candidates[0]
+        attempts: tuple[Attempt, ...] = ()
+        if held_out is not None:
+            progress(f"try {format_} {precision} on images kept apart", 0, 0)
+            kept, attempts = choose(candidates, format_, held_out)
+        assert manifest.quantization is not None  # every integer precision has one
+        quantization = dataclasses.replace(manifest.quantization, kept_float=kept.kept_float, attempts=attempts)
+        tools = publish.tools(format_, precision, kept.fallback)
+        made.append(
+            publish.publish(
+                kept.content, dataclasses.replace(manifest, quantization=quantization, tools=tools), order.out
+            )
+        )
     return tuple(made)
+
+
+def _corrected(network: Network, images: np.ndarray) -> keras.Model:
+    from converters.bias_correction import correct_biases
+
+    return correct_biases(network.core, images[::CORRECT_EVERY], scale=network.scale, offset=network.offset)
+
+
+def _held_out(network: Network, images: np.ndarray) -> HeldOut:
+    apart = images[np.arange(len(images)) % CORRECT_EVERY != 0]
+    few = (apart[start : start + BATCH] for start in range(0, len(apart), BATCH))
+    return HeldOut(apart, np.concatenate(list(network.scores(few))))
+
+
+def _candidate(
+    network: Network,
+    core: keras.Model,
+    correction: str,
+    precision: IntegerPrecision,
+    manifest: Manifest,
+    images: np.ndarray,
+    progress: Progress,
+) -> Candidate:
+    """Quantize one form of the network into the bytes of a file."""
+    suffix = "" if correction == "none" else f", with {correction}"
+    tell = functools.partial(_tell, progress, f"{network.name} -> {manifest.format} {precision}{suffix}", len(images))
+    tell(0)
+    if manifest.format == "tflite":
+        from converters import to_tflite
+
+        model = to_tflite.quantize(
+            to_tflite.trace(core),
+            [images],
+            scale=network.scale,
+            offset=network.offset,
+            precision=precision,
+            threads=cores(),
+            progress=tell,
+        )
+        return Candidate(correction, publish.labelled(model.flatbuffer, manifest), model.kept_float, "")
+    from converters import to_onnx
+
+    written = to_onnx.quantize(
+        core,
+        [images],
+        scale=network.scale,
+        offset=network.offset,
+        precision=precision,
+        metadata=publish.properties(manifest),
+        progress=tell,
+    )
+    return Candidate(correction, written.onnx, written.kept_float, written.fallback)
 
 
 def _tell(progress: Progress, step: str, total: int, done: int) -> None:
     progress(step, done, total)
-
-
-def _published(content: bytes, manifest: Manifest, order: Order) -> Artifact:
-    """Prove a file under another name, then let it and its manifest appear together."""
-    path = order.out / f"{manifest.name}_{manifest.precision}.{manifest.format}"
-    with artifact.appearing(path) as partial:
-        partial.write_bytes(content)
-        manifest = _proven(partial, path, manifest)
-        with artifact.appearing(artifact.manifest_path(path)) as beside:
-            beside.write_text(artifact.to_json(manifest), encoding="utf-8")
-    return Artifact(path, manifest)
 
 
 def _fitting(labels: Labels | None, network: Network) -> Labels:
@@ -212,103 +245,3 @@ def _fitting(labels: Labels | None, network: Network) -> Labels:
             "give the labels it was trained with"
         )
     return labels
-
-
-def _manifest(
-    network: Network,
-    format_: Format,
-    precision: Precision,
-    labels: Labels,
-    order: Order,
-    calibration: Calibration | None,
-) -> Manifest:
-    prep = Preprocessing(network.height, network.width, order.crop)
-    scheme = _SCHEMES[format_].get(precision)
-    used = calibration if precision in ("int8", "int16x8") else None
-    quantization = None
-    if scheme:
-        quantization = Quantization(scheme, len(used.files) if used else 0, used.sha256 if used else "", ())
-    return Manifest(
-        name=network.name,
-        format=format_,
-        precision=precision,
-        sha256="",
-        file_bytes=0,
-        source=network.source,
-        input=Input(
-            height=prep.height,
-            width=prep.width,
-            dtype="uint8",
-            layout="NHWC",
-            colour="RGB",
-            scale=network.scale,
-            offset=network.offset,
-            crop=prep.crop,
-            interpolation=prep.interpolation,
-            preprocessing_sha256=prep.sha256(),
-        ),
-        output=Output(network.classes, labels.names, labels.wnids or (), "probabilities", "float32", 0.0, 0),
-        quantization=quantization,
-        tools=(),
-        command=order.command,
-    )
-
-
-def _labelled(flatbuffer: bytes, manifest: Manifest) -> bytes:
-    from converters.tflite_metadata import with_metadata
-
-    return with_metadata(
-        flatbuffer,
-        name=manifest.name,
-        description=f"{manifest.precision}, made by edgenet {version('edgenet')}; eats raw uint8 RGB",
-        # MediaPipe insists on labels; numbers say that nobody knows them.
-        labels=manifest.output.labels or [str(index) for index in range(manifest.output.classes)],
-        mean=0.0,
-        std=1.0,
-    )
-
-
-def _properties(manifest: Manifest) -> dict[str, str]:
-    """What an ONNX file says of itself in metadata_props; its readers are other people's programs."""
-    eats = manifest.input
-    return {
-        "producer": f"edgenet {version('edgenet')}",
-        "precision": manifest.precision,
-        "labels": json.dumps(manifest.output.labels, ensure_ascii=False),
-        "input": f"uint8 RGB NHWC [1, {eats.height}, {eats.width}, 3]",
-        "normalization": f"inside: level * {eats.scale:.9g} + {eats.offset:.9g}",
-        "preprocessing_sha256": eats.preprocessing_sha256,
-    }
-
-
-def _proven(partial: Path, path: Path, manifest: Manifest) -> Manifest:
-    """Open the file in a child process, run it once, and hold what it says against the manifest."""
-    try:
-        with ModelProcess(partial) as process:
-            info = process.info
-    except DeviceError as exc:
-        raise type(exc)(str(exc).replace(str(partial), f"{path}, just made,")) from exc
-    image, answer = info.inputs[0], info.outputs[0]
-    expected = (1, manifest.input.height, manifest.input.width, 3)
-    if (image.shape, image.dtype) != (expected, "uint8") or answer.shape != (1, manifest.output.classes):
-        raise EdgenetError(
-            f"{manifest.name}: the {manifest.format} file eats {image.dtype} {list(image.shape)} and answers "
-            f"{list(answer.shape)}, not what was asked for; this is a bug in edgenet"
-        )
-    return dataclasses.replace(manifest, sha256=sha256(partial), file_bytes=partial.stat().st_size)
-
-
-def _tools(format_: Format, precision: Precision, fallback: str) -> tuple[Tool, ...]:
-    """Name what took part in making a file."""
-    names = ["edgenet", "numpy", "pillow", "keras", "tensorflow", "tensorflow-cpu"]
-    if format_ == "tflite":
-        names += ["ai-edge-litert"] + (["ai-edge-quantizer"] if precision in _SCHEMES["tflite"] else [])
-    else:
-        names += ["onnx", "onnxruntime"] + (["tf2onnx"] if fallback else [])
-    found = []
-    for name in names:
-        try:
-            found.append(Tool(name, version(name)))
-        except PackageNotFoundError:  # tensorflow or tensorflow-cpu: one of them is there
-            continue
-    return tuple(found)

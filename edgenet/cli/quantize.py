@@ -20,6 +20,13 @@ class IntegerPrecision(str, Enum):
     dynamic = "dynamic"
 
 
+class Effort(str, Enum):
+    """How much is done for accuracy."""
+
+    plain = "plain"
+    fast = "fast"
+
+
 @verb
 def quantize(
     model: options.Model,
@@ -29,6 +36,9 @@ def quantize(
     out: options.Out = Path(),
     to: options.To = None,
     precision: Annotated[IntegerPrecision, typer.Option(help="Of weights and activations.")] = IntegerPrecision.int8,
+    effort: Annotated[
+        Effort, typer.Option(help="fast: correct biases where that helps, in seconds; plain: calibration alone.")
+    ] = Effort.fast,
     images: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,
     weights: options.Weights = "",
     labels: options.LabelFile = None,
@@ -56,7 +66,7 @@ def quantize(
                 warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are good from about 100 on")
         progress("load the network", 0, 0)
         network = options.network(model, weights, classes, input_range, size, trust, order)
-        made = deploy.quantize(network, precision.value, chosen, order, progress)
+        made = deploy.quantize(network, precision.value, chosen, order, progress, effort=effort.value)
     if json:
         show_json([report.artifact_json(one) for one in made])
     else:
