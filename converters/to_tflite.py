@@ -51,20 +51,19 @@ class TfliteModel:
 def trace(core: keras.Model, precision: FloatPrecision = "float32") -> bytes:
     """Convert a network into a float TFLite graph with its own, normalized float input, at batch 1.
 
-    The variables are frozen into constants first: a converter that gets them as variables takes four times as long.
+    The converter is given the traced function alone, and freezes its variables. Given the Keras model with it, it
+    answers NaN; given the Keras model or a SavedModel in its place, it takes four times as long.
 
     Raises:
         ConverterError: TensorFlow's converter cannot express a layer.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     shape = (1, *core.inputs[0].shape[1:])
     function = tf.function(lambda image: core(image, training=False), autograph=False)
     with _quietly(), _as_converter_error():
         concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="image"))
-        frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
         if precision == "float16":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
