@@ -28,6 +28,7 @@ from devices.latency import Latency, measure, speedup
 from devices.timing import Schedule
 from edgenet import deploy
 from edgenet.nets.network import Network, open_network
+from edgenet.order import Order, calibration_images
 
 NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 CALIBRATION = 16
@@ -97,8 +98,8 @@ def ours(network: Network, folder: Path) -> dict[str, Path]:
     pictures.mkdir(exist_ok=True)
     for i, image in enumerate(noise(network.height)):
         Image.fromarray(image).save(pictures / f"{i}.png")
-    order = deploy.Order(("tflite", "onnx"), folder / "edgenet")
-    calibration = deploy.calibration_images(pictures, CALIBRATION)
+    order = Order(("tflite", "onnx"), folder / "edgenet")
+    calibration = calibration_images(pictures, CALIBRATION)
     made = (
         *deploy.convert(network, "float32", order, silent),
         *deploy.quantize(network, "int8", calibration, order, silent),

@@ -15,7 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from devices.errors import DeviceError, ModelUnreadable
-from devices.runtime import Session, open_session, run
+from devices.runtime import Session, run
+from devices.session import open_session
 from devices.timing import Schedule, peak_rss_bytes, time_session
 from devices.wire import Kind, Message, receive, send
 

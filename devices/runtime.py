@@ -1,7 +1,4 @@
-"""Open a .tflite or .onnx file in this process, run it, dequantise its answer.
-
-Only the child that model_process starts calls this: a corrupt file can kill the native runtime (and does).
-"""
+"""What a runtime says of an open model file, and how it is run: the seam between LiteRT and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -92,20 +89,6 @@ def example_input(tensor: TensorInfo) -> Array:
     values: Array = noise.astype(np.float32) / 256 if dtype.kind == "f" else noise
     example: Array = values.astype(dtype).reshape(tensor.shape)
     return example
-
-
-def open_session(path: Path, threads: int) -> Session:
-    """Open a model file and run it once on noise.
-
-    threads: of one inference. Raises ModelUnreadable with the runtime's own reason, RuntimeMissing.
-    """
-    if path.suffix.lower() == ".tflite":
-        from devices.litert_runtime import LiteRTSession
-
-        return LiteRTSession(path, threads)
-    from devices.onnx_runtime import OnnxSession
-
-    return OnnxSession(path, threads)
 
 
 def require_tensors(tensors: Sequence[TensorInfo], path: Path, what: str) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from edgenet.artifact import Manifest as Manifest
     from edgenet.dataset import image_files as image_files
     from edgenet.dataset import labelled as labelled
-    from edgenet.deploy import Order as Order
-    from edgenet.deploy import calibration_images as calibration_images
     from edgenet.deploy import convert as convert
     from edgenet.deploy import quantize as quantize
     from edgenet.errors import EdgenetError as EdgenetError
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from edgenet.labels import read_labels as read_labels
     from edgenet.nets.network import Network as Network
     from edgenet.nets.network import open_network as open_network
+    from edgenet.order import Order as Order
+    from edgenet.order import calibration_images as calibration_images
     from edgenet.prove import Schedule as Schedule
     from edgenet.prove import benchmark as benchmark
     from edgenet.prove import evaluate_file as evaluate_file
@@ -43,11 +43,11 @@ _HOMES = {
     "Manifest": "artifact",
     "ModelSpec": "spec",
     "Network": "nets.network",
-    "Order": "deploy",
+    "Order": "order",
     "Preprocessing": "image",
     "Schedule": "prove",
     "benchmark": "prove",
-    "calibration_images": "deploy",
+    "calibration_images": "order",
     "convert": "deploy",
     "evaluate_file": "prove",
     "image_files": "dataset",

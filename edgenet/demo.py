@@ -13,6 +13,7 @@ from edgenet.artifact import Artifact
 from edgenet.dataset import labelled
 from edgenet.evaluate import Accuracy
 from edgenet.nets.network import open_network
+from edgenet.order import Order, calibration_images
 from edgenet.prove import Verification
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
@@ -55,8 +56,8 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     write_folder(folder / "symbols-images", EVALUATION_PER_CLASS, EVALUATION_SEED)
     progress("build the network", 0, 0)
     network = open_network("symbols")
-    order = deploy.Order(("tflite", "onnx"), folder, command=command)
-    calibration = deploy.calibration_images(folder / "symbols-calibration", CALIBRATION_PER_CLASS * len(LABELS))
+    order = Order(("tflite", "onnx"), folder, command=command)
+    calibration = calibration_images(folder / "symbols-calibration", CALIBRATION_PER_CLASS * len(LABELS))
     made = (
         *deploy.convert(network, "float32", order, progress),
         *deploy.quantize(network, "int8", calibration, order, progress),

@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from devices.machine import cores
 from edgenet import publish
-from edgenet.artifact import Artifact, Attempt, Format, Manifest
-from edgenet.dataset import batches, fingerprint, image_files
+from edgenet.artifact import Artifact, Attempt, Manifest
+from edgenet.dataset import batches
 from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
 from edgenet.nets.network import Network
+from edgenet.order import Calibration, Order
 from edgenet.trial import Candidate, HeldOut, choose
 
 if TYPE_CHECKING:
@@ -37,55 +36,6 @@ FEWEST_TO_CORRECT = 20
 
 BATCH = 16
 """Images at a time; what memory conversion takes beyond TensorFlow's own goes with it."""
-
-FEW_IMAGES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be made.
-
-    Attributes:
-        formats: of the files.
-        out: folder that they appear in.
-        labels: names of the classes; None: the network's own, or else their numbers.
-        crop: how a picture that is not of the input's shape is cut: "center" or "squash".
-        command: the command line, for the manifest.
-    """
-
-    formats: tuple[Format, ...]
-    out: Path
-    labels: Labels | None = None
-    crop: Literal["center", "squash"] = "center"
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Representative images, unlabelled.
-
-    Attributes:
-        files: the images.
-        sha256: of their contents.
-    """
-
-    files: tuple[Path, ...]
-    sha256: str
-
-    @property
-    def too_few(self) -> bool:
-        """Fewer images than the ranges of activations can be trusted to."""
-        return len(self.files) < FEW_IMAGES
-
-
-def calibration_images(folder: Path, limit: int) -> Calibration:
-    """Choose calibration images from a folder: all, or `limit` of them spread evenly.
-
-    Raises:
-        EdgenetError: there is no image in it.
-    """
-    files = image_files(folder, limit)
-    return Calibration(files, fingerprint(files))
 
 
 def convert(

@@ -23,7 +23,8 @@ from edgenet.errors import EdgenetError, UsageError
 from edgenet.evaluate import Accuracy, evaluate
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
-from edgenet.nets.network import INPUT_RANGES, Network, names_a_network, open_network, reopen
+from edgenet.nets.network import Network, names_a_network, open_network, reopen
+from edgenet.nets.normalization import INPUT_RANGES
 from edgenet.verify import Agreement, Verdict, agree, judge
 
 Progress = Callable[[str, int, int], None]

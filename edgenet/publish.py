@@ -17,9 +17,9 @@ from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing
 
 if TYPE_CHECKING:
-    from edgenet.deploy import Calibration, Order
     from edgenet.labels import Labels
     from edgenet.nets.network import Network
+    from edgenet.order import Calibration, Order
 
 _SCHEMES: dict[Format, dict[Precision, str]] = {
     "tflite": {

@@ -14,9 +14,9 @@ from edgenet.cli.terminal import warn
 
 if TYPE_CHECKING:
     from edgenet.artifact import Format
-    from edgenet.deploy import Order
     from edgenet.labels import Labels
     from edgenet.nets.network import Network
+    from edgenet.order import Order
 
 
 class FormatName(str, Enum):
@@ -80,7 +80,7 @@ def labels_in(file: Path | None) -> Labels | None:
 def order(to: list[FormatName] | None, out: Path, labels: Path | None, crop: Crop) -> Order:
     """Say what convert and quantize are to make; finds out at once that the folder takes no files."""
     from edgenet.artifact import check_folder
-    from edgenet.deploy import Order
+    from edgenet.order import Order
 
     check_folder(out)
     formats: tuple[Format, ...] = tuple(one.value for one in dict.fromkeys(to or FormatName))

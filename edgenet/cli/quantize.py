@@ -52,16 +52,17 @@ def quantize(
     """Quantize a Keras network to int8 (or int16x8, dynamic) ONNX and TFLite."""
     from edgenet import deploy, report
     from edgenet.errors import UsageError
+    from edgenet.order import Calibration, calibration_images
 
     order = options.order(to, out, labels, crop)
     with Progress() as progress:
         if precision is IntegerPrecision.dynamic:
-            chosen = deploy.Calibration((), "")
+            chosen = Calibration((), "")
         elif calibration is None:
             raise UsageError(f"{precision.value} needs --calibration DIR: about 200 images like those it will meet")
         else:
             progress("read the calibration folder", 0, 0)
-            chosen = deploy.calibration_images(calibration, images)
+            chosen = calibration_images(calibration, images)
             if chosen.too_few:
                 warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are good from about 100 on")
         progress("load the network", 0, 0)

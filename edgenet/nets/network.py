@@ -14,15 +14,13 @@ from devices.model_file import sha256
 from edgenet.artifact import Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.labels import Labels
+from edgenet.nets.normalization import INPUT_RANGES
 from edgenet.spec import ModelSpec, is_spec
 
 if TYPE_CHECKING:
     import keras
 
 _MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".zip", ".tflite", ".onnx")
-
-INPUT_RANGES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
-"""What --input-range means: x = level * scale + offset."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenet.nets.build import build
-from edgenet.nets.network import INPUT_RANGES
+from edgenet.nets.normalization import INPUT_RANGES
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:

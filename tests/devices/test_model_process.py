@@ -264,7 +264,8 @@ def test_nothing_here_imports_tensorflow_and_the_parent_no_runtime(tmp_path: Pat
 def test_the_child_imports_no_tensorflow(tmp_path: Path) -> None:
     files = [write(tmp_path, "m.tflite", tiny_tflite()), write(tmp_path, "m.onnx", tiny_onnx())]
     code = (
-        "import sys, pathlib; from devices.runtime import open_session, run, example_input\n"
+        "import sys, pathlib; from devices.session import open_session\n"
+        "from devices.runtime import run, example_input\n"
         "for name in sys.argv[1:]:\n"
         "    s = open_session(pathlib.Path(name), 1); run(s, example_input(s.info.inputs[0]))\n"
         "print(sorted({'tensorflow', 'keras', 'onnx', 'cv2', 'PIL'} & set(sys.modules)))"

@@ -1,0 +1,60 @@
+"""What a user wants made: the order, and the calibration images that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgenet.artifact import Format
+from edgenet.dataset import fingerprint, image_files
+from edgenet.labels import Labels
+
+FEW_IMAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made.
+
+    Attributes:
+        formats: of the files.
+        out: folder that they appear in.
+        labels: names of the classes; None: the network's own, if it has any.
+        crop: how a picture that is not of the input's shape is cut: "center" or "squash".
+        command: the command line, for the manifest.
+    """
+
+    formats: tuple[Format, ...]
+    out: Path
+    labels: Labels | None = None
+    crop: Literal["center", "squash"] = "center"
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Representative images, unlabelled.
+
+    Attributes:
+        files: the images.
+        sha256: of their contents.
+    """
+
+    files: tuple[Path, ...]
+    sha256: str
+
+    @property
+    def too_few(self) -> bool:
+        """Fewer images than the ranges of activations can be trusted to."""
+        return len(self.files) < FEW_IMAGES
+
+
+def calibration_images(folder: Path, limit: int) -> Calibration:
+    """Choose calibration images from a folder: all, or `limit` of them spread evenly.
+
+    Raises:
+        EdgenetError: there is no image in it.
+    """
+    files = image_files(folder, limit)
+    return Calibration(files, fingerprint(files))
