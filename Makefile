@@ -23,7 +23,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 # What `pip install -c requirements.lock` holds everything to, on every Python and platform supported.
-lock: $(VENV)/.dev
+lock: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
 	    --no-annotate --no-emit-index-url --no-header --no-emit-find-links -o requirements.lock
 

@@ -17,7 +17,7 @@ from devices.probes import BLUE, PROBES, probe_input
 from devices.runtime import ModelInfo
 
 _RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo")  # verbs that open a model file
-_KERAS = ("convert", "quantize", "verify", "demo", "train", "evaluate (of networks)")  # what builds or loads one
+_KERAS = ("convert", "quantize", "verify", "demo", "train")  # verbs that always build or load a Keras model
 _CONVERT = 'pip install "edgenet[convert]"'
 _DEVICE = 'pip install "edgenet[device]"'
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import bench as bench_verb
-from edgenet.cli import cards, convert, demo, doctor, evaluate, info, models, quantize, train, verify
+from edgenet.cli import cards, convert, demo, doctor, evaluate, info, models, quantize, terminal, train, verify
 
 app = typer.Typer(
     help="Carry a MobileNet, or your own Keras classifier, to a Raspberry Pi or a phone, with proof at each step.",
@@ -30,8 +30,10 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines in place of a progress bar.")] = False,
 ) -> None:
     """Carry a MobileNet, or your own Keras classifier, to a Raspberry Pi or a phone, with proof at each step."""
+    terminal.Progress.live = not no_progress
 
 
 app.command("demo")(demo.demo)

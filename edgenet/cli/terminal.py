@@ -100,8 +100,11 @@ class Progress:
         self._what = ""
         self._printed_s = 0.0
 
+    live = True
+    """False: plain lines on a terminal, too."""
+
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if self.live and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar

@@ -237,7 +237,8 @@ def test_onnx_runtime_runs_int8_on_bytes(v3: tuple[keras.Model, np.ndarray], tmp
     assert operators.count("QLinearConv") == 52
     assert operators.count("QGemm") == 1
     assert operators.count("DequantizeLinear") == 0
-    assert not {"HardSwish", "HardSigmoid"} & set(operators)
+    # The stem stays float; ONNX Runtime before 1.31 has no HardSwish kernel and writes it as a HardSigmoid and a Mul.
+    assert operators.count("HardSwish") + operators.count("HardSigmoid") <= 1
     depthwise = [
         n for n in nodes if n.op_type == "QLinearConv" and any(a.name == "group" and a.i > 1 for a in n.attribute)
     ]

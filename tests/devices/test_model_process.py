@@ -87,7 +87,7 @@ def test_a_file_that_kills_the_runtime(tmp_path: Path, how: str, name: str) -> N
 
 def test_a_file_that_asks_for_petabytes(tmp_path: Path) -> None:
     says = refused(write(tmp_path, "m.onnx", petabyte_onnx()), ModelUnreadable)
-    assert "ConstantOfShape" in says
+    assert "ConstantOfShape" in says or "bad_alloc" in says  # by the version of ONNX Runtime
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are read from /proc")

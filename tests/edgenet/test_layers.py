@@ -41,6 +41,10 @@ def test_totals_are_the_papers(name: str, cost: float, parameters: float, tolera
     assert layers.kernel_weights(spec) / 1e6 == pytest.approx(parameters, rel=0.075 if parameters < 1 else 0.025)
 
 
+def test_v1_half_width_at_160_is_table_9_to_the_digit() -> None:
+    assert round(layers.kernel_weights(ModelSpec.parse("mobilenet_v1_0.5_160")) / 1e6, 2) == 1.32
+
+
 def test_v1_shares_of_table_2() -> None:
     spec = ModelSpec.parse("mobilenet_v1")
     weights, cost = layers.kernel_weights(spec), layers.multiply_adds(spec)
