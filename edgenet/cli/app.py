@@ -27,7 +27,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does the work
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Plain lines in place of a progress bar.")] = False,
@@ -46,4 +46,4 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench_verb.bench)
 app.command("doctor")(doctor.doctor)
 app.command("cards")(cards.cards)
-app.add_typer(train.train, name="train")
+app.command("train")(train.train)

@@ -1,14 +1,13 @@
-"""TFLite metadata: the model still computes the same, the metadata says what it should, MediaPipe believes it."""
+"""TFLite metadata: the model still computes the same, and the metadata says what it should.
+
+That MediaPipe believes it is tested on whole artifacts, in tests/edgenet/test_mediapipe.py.
+"""
 
 from __future__ import annotations
 
 import io
-import json
-import os
 import struct
-import subprocess
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import flatbuffers.table
@@ -21,24 +20,6 @@ from converters.tflite_metadata import with_metadata
 pytestmark = pytest.mark.filterwarnings("ignore")  # the converter's own, about its own API
 LABELS = ("red", "green", "blue")
 FORMAT = {"name": "rgb", "description": "which colour", "labels": LABELS}
-# The one MediaPipe wheel brings its own OpenCV, which must not share an environment with the headless one: it is asked
-# in an environment of its own, whose Python this names.
-MEDIAPIPE = os.environ.get("EDGENET_TEST_MEDIAPIPE")
-CLASSIFY = """
-import json, sys
-import mediapipe
-import numpy
-from mediapipe.tasks.python import BaseOptions, vision
-answers = []
-for path in sys.argv[2:]:
-    options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=path), max_results=1)
-    with vision.ImageClassifier.create_from_options(options) as classifier:
-        for image in numpy.load(sys.argv[1]):
-            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
-            best = classifier.classify(image).classifications[0].categories[0]
-            answers.append([best.index, best.category_name])
-print(json.dumps(answers))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +167,3 @@ def test_what_is_no_model_is_refused(models: dict[str, bytes]) -> None:
             with_metadata(bad, **FORMAT, mean=0, std=1)
     with pytest.raises(ConverterError, match="no labels"):
         with_metadata(models["int8"], name="", description="", labels=[], mean=0, std=1)
-
-
-@pytest.mark.skipif(not MEDIAPIPE, reason="EDGENET_TEST_MEDIAPIPE is unset: it names a Python that has mediapipe")
-def test_a_stock_mediapipe_classifier_names_the_colours(models: dict[str, bytes], tmp_path: Path) -> None:
-    paths = [tmp_path / f"{precision}.tflite" for precision in models]
-    for path, model in zip(paths, models.values(), strict=True):
-        path.write_bytes(with_metadata(model, **FORMAT, mean=0, std=1))
-    np.save(tmp_path / "images.npy", images())
-    command = [str(MEDIAPIPE), "-c", CLASSIFY, str(tmp_path / "images.npy"), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected = [[index % 3, LABELS[index % 3]] for index in range(6)]
-    assert json.loads(done.stdout.splitlines()[-1]) == expected * 2
