@@ -35,7 +35,7 @@ def correct_biases(core: keras.Model, images: np.ndarray, *, scale: float, offse
         offset: real value of level 0.
 
     Returns:
-        The corrected network; `core` is left alone.
+        The corrected network, which shares what is not corrected with `core`; `core` itself, where nothing can be.
     """
     import keras
 
@@ -90,12 +90,16 @@ def round_to_8_bits(layer: Any, kernel: np.ndarray) -> np.ndarray:
 
 
 def _can_be_corrected(core: keras.Model, operation: Any) -> bool:
+    """A plain layer with weights, called once, with a bias or a batch normalization behind it to take the shift."""
     import keras
 
-    if not isinstance(operation, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+    if type(operation) not in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense):
         return False
-    plain = getattr(operation, "groups", 1) == 1 and len(operation._inbound_nodes) >= 1
-    return plain and (operation.use_bias or _batch_norm(core, operation) is not None)
+    calls = [node for level in core._nodes_by_depth.values() for node in level if node.operation is operation]
+    if len(calls) != 1 or getattr(operation, "groups", 1) != 1:
+        return False
+    linear = operation.activation is keras.activations.linear
+    return operation.use_bias or (linear and _batch_norm(core, operation) is not None)
 
 
 def _linear(layer: Any, x: Any, kernel: np.ndarray) -> Any:
@@ -122,23 +126,31 @@ def _batch_norm(core: keras.Model, layer: Any) -> Any | None:
 
 
 def _shifted(core: keras.Model, shifts: dict[str, np.ndarray]) -> keras.Model:
-    """Copy the network; put each layer's shift into its bias, or into the batch normalization behind it."""
+    """Copy the layers that take a shift, into their bias or the batch normalization behind them; share all others."""
     import keras
 
-    copy = keras.models.clone_model(core)
-    copy.set_weights(core.get_weights())
+    if not shifts:
+        return core
+    takers = {name: core.get_layer(name) for name in shifts}
+    takers = {name: layer if layer.use_bias else _batch_norm(core, layer) for name, layer in takers.items()}
+    copied = {layer.name for layer in takers.values()}
+
+    def copy_taker(layer: Any) -> Any:
+        return type(layer).from_config(layer.get_config()) if layer.name in copied else layer
+
+    copy = keras.models.clone_model(core, clone_function=copy_taker)
+    for name in copied:
+        copy.get_layer(name).set_weights(core.get_layer(name).get_weights())
     for name, shift in shifts.items():
-        layer = copy.get_layer(name)
-        if layer.use_bias:
-            layer.bias.assign_add(shift)
+        taker = copy.get_layer(takers[name].name)
+        if not isinstance(taker, keras.layers.BatchNormalization):
+            taker.bias.assign_add(shift)
             continue
-        norm = _batch_norm(copy, layer)
-        assert norm is not None  # _can_be_corrected has seen it
-        slope = 1 / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)
-        if norm.scale:
-            slope = slope * np.asarray(norm.gamma)
-        if norm.center:
-            norm.beta.assign_add(slope * shift)
+        slope = 1 / np.sqrt(np.asarray(taker.moving_variance) + taker.epsilon)
+        if taker.scale:
+            slope = slope * np.asarray(taker.gamma)
+        if taker.center:
+            taker.beta.assign_add(slope * shift)
         else:
-            norm.moving_mean.assign_sub(shift)
+            taker.moving_mean.assign_sub(shift)
     return copy

@@ -63,7 +63,9 @@ def shift_input(flatbuffer: bytes, shift: float) -> bytes:
     kernel_tensor, bias_tensor = (graph.tensors[i] for i in convolution.inputs[1:3])
     kernel = _values(model, kernel_tensor).reshape(kernel_tensor.shape)
     bias = _values(model, bias_tensor) + np.float32(shift) * kernel.sum(axis=(1, 2, 3))
-    bias_tensor.buffer = _add_buffer(model, bias.astype(np.float32))
+    own = _add_tensor(graph, f"{bias_tensor.name.decode()}/shifted", bias_tensor.type, bias_tensor.shape)
+    graph.tensors[own].buffer = _add_buffer(model, bias.astype(np.float32))
+    convolution.inputs[2] = own  # others may read the bias that it had
     return write(model)
 
 
@@ -148,7 +150,10 @@ def kept_float(flatbuffer: bytes) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     for op in graph.operators:
         code = model.operatorCodes[op.opcodeIndex].builtinCode
-        if code not in moves and graph.tensors[int(op.outputs[0])].type == schema.TensorType.FLOAT32:
+        weights = [graph.tensors[i] for i in op.inputs[1:2] if i >= 0]
+        hybrid = any(t.type == schema.TensorType.INT8 and model.buffers[t.buffer].data is not None for t in weights)
+        answers_float = graph.tensors[int(op.outputs[0])].type == schema.TensorType.FLOAT32
+        if code not in moves and answers_float and not hybrid:
             counts[names[code]] = counts.get(names[code], 0) + 1
     return tuple(f"{name} x {n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -110,11 +110,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One way to quantize that was tried, against the float network on calibration images kept apart.
+    """One way to quantize that was tried against the float network, on calibration images that no correction has seen.
 
     Attributes:
         correction: of the float network: "none" or "bias correction".
-        sqnr_db: of the logits; infinite if equal.
+        sqnr_db: of the logits.
         top1_agreement: 0..1.
         kept: the file holds this one.
     """
@@ -254,7 +254,7 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
 
 def to_json(manifest: Manifest) -> str:
     """Write a manifest as the text that lies beside its file."""
-    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_folder(folder: Path) -> None:

@@ -33,6 +33,7 @@ CORRECT_EVERY = 3
 """Every third calibration image corrects biases; the others are kept apart, to judge the correction by."""
 
 FEWEST_TO_CORRECT = 20
+"""With fewer calibration images there is too little to correct by and to judge by."""
 
 BATCH = 16
 """Images at a time; what memory conversion takes beyond TensorFlow's own goes with it."""
@@ -102,10 +103,14 @@ def quantize(
     progress("read the calibration images", 0, len(calibration.files))
     pixels = tuple(batches(calibration.files, prep, BATCH))
     images = np.concatenate(pixels) if pixels else np.empty((0, network.height, network.width, 3), np.uint8)
+    if not len(images) and precision != "dynamic":
+        raise EdgenetError(f"{precision} needs calibration images: a folder of about 200 like those it will meet")
     cores_to_try = {"none": network.core}
-    if effort == "fast" and len(images) >= FEWEST_TO_CORRECT:
+    if effort == "fast" and precision != "dynamic" and len(images) >= FEWEST_TO_CORRECT:
         progress("correct the biases", 0, 0)
-        cores_to_try["bias correction"] = _corrected(network, images)
+        corrected = _corrected(network, images)
+        if corrected is not network.core:
+            cores_to_try["bias correction"] = corrected
     held_out = _held_out(network, images) if len(cores_to_try) > 1 else None
     made: list[Artifact] = []
     for format_ in order.formats:

@@ -279,9 +279,7 @@ def evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -
         dataset = _dataset(model, known, answers.classes, request)
         return evaluate_file(subject, dataset, request.workers, progress)
     progress("load the network", 0, 0)
-    network = open_network(
-        model, weights=request.weights, classes=request.classes, input_range=request.input_range, trust=request.trust
-    )
+    network = open_float(model, request.weights, request.classes, request.input_range, request.size, request.trust)
     dataset = _dataset(model, network.labels, network.classes, request)
     prep = Preprocessing(network.height, network.width, request.crop)
     return evaluate_network(network, dataset, prep, progress)

@@ -1,4 +1,7 @@
-"""Several quantized files of one network, tried on images that nothing in them was fitted to; the best is kept."""
+"""Several quantized files of one network, tried on images that no correction has seen; the best is kept.
+
+Their activation ranges come from all calibration images, these included: the same for each file.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.errors import DeviceError
 from devices.machine import cores
 from devices.pool import ModelPool
 from edgenet.artifact import Attempt, Format
 from edgenet.verify import agree
 
 BATCH = 8
+
+EQUAL_DB = 200.0
+"""Stands for an infinite SQNR, which JSON cannot say; float32 itself reaches 150."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,15 @@ def attempt(candidate: Candidate, format_: Format, held_out: HeldOut) -> Attempt
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"candidate.{format_}"
         file.write_bytes(candidate.content)
-        with ModelPool(file, cores()) as pool:
-            starts = range(0, len(held_out.images), BATCH)
-            rows = list(pool.map(held_out.images[start : start + BATCH] for start in starts))
+        starts = range(0, len(held_out.images), BATCH)
+        try:
+            with ModelPool(file, cores()) as pool:
+                rows = list(pool.map(held_out.images[start : start + BATCH] for start in starts))
+        except DeviceError as exc:
+            raise type(exc)(str(exc).replace(str(file), f"the {format_} file, just made,")) from exc
     agreement = agree(held_out.answers, np.concatenate(rows), name=f"the {format_} file with {candidate.correction}")
-    return Attempt(candidate.correction, agreement.sqnr_db, agreement.top1_agreement, kept=False)
+    sqnr = agreement.sqnr_db if math.isfinite(agreement.sqnr_db) else EQUAL_DB
+    return Attempt(candidate.correction, sqnr, agreement.top1_agreement, kept=False)
 
 
 def choose(
@@ -80,12 +91,12 @@ def choose(
 def better(attempts: Sequence[Attempt], images: int) -> int:
     """Find the attempt to keep: the first, unless another raises the SQNR and agrees as often, but for noise.
 
-    Noise is one standard error of the agreement: on 130 images at 90 %, 2.6 points.
+    Noise is one standard error of the agreement, and at least one image: on 130 images at 90 %, 2.6 points.
     """
     best = 0
     for i, other in enumerate(attempts):
         share = attempts[best].top1_agreement
-        noise = math.sqrt(share * (1 - share) / images)
+        noise = max(math.sqrt(share * (1 - share) / images), 1 / images)
         if other.sqnr_db > attempts[best].sqnr_db and other.top1_agreement >= share - noise:
             best = i
     return best

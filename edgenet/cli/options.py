@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from enum import Enum
@@ -98,11 +99,15 @@ def network(
 ) -> Network:
     """Open the network that convert and quantize start from."""
     from edgenet.nets.network import open_network
+    from edgenet.nets.weights import imagenet_labels
 
     range_ = value(input_range)
     opened = open_network(model, weights=weights, classes=classes, input_range=range_, size=size, trust=trust)
-    if wanted.labels is None and opened.labels is None:
-        warn("no --labels: the files will not know what their classes are called")
+    if wanted.labels is not None or opened.labels is not None:
+        return opened
+    if opened.source.weights == "imagenet":
+        return dataclasses.replace(opened, labels=imagenet_labels())
+    warn("no --labels: the files will not know what their classes are called")
     return opened
 
 

@@ -37,9 +37,10 @@ def quantize(
     to: options.To = None,
     precision: Annotated[IntegerPrecision, typer.Option(help="Of weights and activations.")] = IntegerPrecision.int8,
     effort: Annotated[
-        Effort, typer.Option(help="fast: correct biases where that helps, in seconds; plain: calibration alone.")
+        Effort,
+        typer.Option(help="fast: correct biases where that helps (from 20 images on); plain: do not."),
     ] = Effort.fast,
-    images: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,
+    limit: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,
     weights: options.Weights = "",
     labels: options.LabelFile = None,
     classes: options.Classes = None,
@@ -56,13 +57,15 @@ def quantize(
 
     order = options.order(to, out, labels, crop)
     with Progress() as progress:
+        if precision is IntegerPrecision.dynamic and calibration is not None:
+            raise UsageError("dynamic quantizes activations while it runs; leave --calibration out")
         if precision is IntegerPrecision.dynamic:
             chosen = Calibration((), "")
         elif calibration is None:
             raise UsageError(f"{precision.value} needs --calibration DIR: about 200 images like those it will meet")
         else:
             progress("read the calibration folder", 0, 0)
-            chosen = calibration_images(calibration, images)
+            chosen = calibration_images(calibration, limit)
             if chosen.too_few:
                 warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are good from about 100 on")
         progress("load the network", 0, 0)

@@ -30,8 +30,10 @@ def verify(
     """Compare files with their float Keras network on real images; exit 3 if one misses its precision's gate."""
     from edgenet import prove, report
     from edgenet.dataset import image_files
-    from edgenet.errors import GateMissed
+    from edgenet.errors import GateMissed, UsageError
 
+    if not against and (weights or classes or size):
+        raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
     if images is None:
         warn("no --images: generated pictures of symbols stand in; int8 is only judged well on images of your own")
     with Progress() as progress, tempfile.TemporaryDirectory() as generated:

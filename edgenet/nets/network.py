@@ -164,7 +164,7 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
     import keras
 
     from edgenet.nets.build import build
-    from edgenet.nets.weights import classes_in, imagenet_labels, imagenet_weights, load_weights
+    from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
 
     file: Path | None = None
     if weights == "imagenet":
@@ -175,13 +175,13 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
     if classes and found and classes != found:
         raise UsageError(f"{file} answers {found} classes, not {classes}; leave --classes out")
     spec = dataclasses.replace(spec, classes=found or classes or spec.classes)
-    keras.utils.set_random_seed(0)
+    if file is None:
+        keras.utils.set_random_seed(0)
     core = build(spec)
     if file:
         load_weights(core, file)
     origin = weights if file is None or weights == "imagenet" else str(file.resolve())
-    labels = imagenet_labels() if weights == "imagenet" else None
-    return _built(spec.name, spec, core, labels, origin, sha256(file) if file else "")
+    return _built(spec.name, spec, core, None, origin, sha256(file) if file else "")
 
 
 def _symbols(weights: str) -> Network:

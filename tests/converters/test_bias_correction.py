@@ -79,6 +79,19 @@ def test_weights_stay(core: Any, images: np.ndarray) -> None:
             np.testing.assert_array_equal(np.asarray(layer.kernel), np.asarray(other.kernel))
 
 
+def test_what_a_shift_cannot_enter_is_left_alone(images: np.ndarray) -> None:
+    """A layer called twice, and an activation between a convolution and its batch normalization."""
+    image = keras.Input((64, 64, 3))
+    twice = layers.Conv2D(3, 3, padding="same", name="twice")
+    x = layers.Conv2D(4, 3, use_bias=False, activation="relu", name="early")(twice(twice(image)))
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization(name="late")(x))
+    model = keras.Model(image, layers.Dense(2, activation="softmax", name="head")(x))
+    corrected = correct_biases(model, images[:4], **SIGNED)
+    for name in ("twice", "early", "late"):
+        assert corrected.get_layer(name) is model.get_layer(name)
+    assert corrected.get_layer("head") is not model.get_layer("head")
+
+
 def test_a_real_narrow_network_gains_7_db(data: Path) -> None:
     """V1-0.25, a genuine float network: 13 dB plain, 21 dB corrected, on photographs the correction has not seen."""
     model = keras.applications.MobileNet(alpha=0.25, weights=None)

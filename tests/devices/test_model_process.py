@@ -189,7 +189,9 @@ def test_ctrl_c_ends_both_at_once(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes) as parent:
+    # A job in the background starts with SIGINT ignored, and so would its children.
+    hear = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **hear, **pipes) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         time.sleep(0.3)

@@ -43,3 +43,15 @@ def test_a_correction_is_kept_only_where_it_helps() -> None:
     assert kept((13.0, 0.9), (20.0, 0.9 - 0.9 * noise)) == "bias correction"
     assert kept((13.0, 0.9), (20.0, 0.9 - 1.1 * noise)) == "none"
     assert kept((20.0, 0.9), (19.9, 0.99)) == "none"
+    assert kept((13.0, 1.0), (25.0, 0.99)) == "bias correction"  # one image of a hundred is no evidence
+
+
+def test_what_is_kept_is_what_is_written(made: Path, edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
+    for name in ("symbols_int8.tflite", "symbols_int8.onnx"):
+        attempts = json.loads((made / f"{name}.json").read_text())["quantization"]["attempts"]
+        kept = next(attempt["correction"] for attempt in attempts if attempt["kept"])
+        kind = name.rsplit(".", 1)[1]
+        options = ("--effort", "plain", "--to", kind, "-o", tmp_path, "--json")
+        plain = edgenet("quantize", "symbols", "--calibration", pictures, *options).document[0]["path"]
+        same = Path(plain).read_bytes() == (made / name).read_bytes()
+        assert same == (kept == "none")

@@ -64,6 +64,21 @@ def test_own_classifier_in_int8(edgenet: Edgenet, models: Path, pictures: Path, 
     assert all(row["sqnr_db"] > 20 for row in ran.document)
 
 
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [("saved", ("--input-range", "0..255")), ("lambda.keras", ("--trust", "--input-range", "0..255"))],
+)
+def test_what_keras_cannot_copy_is_quantized_too(
+    edgenet: Edgenet, models: Path, pictures: Path, tmp_path: Path, file: str, options: tuple[str, ...]
+) -> None:
+    made = edgenet("quantize", models / file, *options, "--calibration", pictures, "-o", tmp_path, "--json")
+    assert made.code == 0, made.err
+    trust = ("--trust",) if "lambda" in file else ()
+    files = [row["path"] for row in made.document]
+    ran = edgenet("verify", *files, "--images", pictures, "--limit", 20, *trust, "--json")
+    assert all(row["sqnr_db"] > 15 for row in ran.document), ran.err
+
+
 def test_what_cannot_be_known_is_asked_for(edgenet: Edgenet, models: Path, tmp_path: Path) -> None:
     asked = edgenet("convert", models / "bare.h5", "-o", tmp_path)
     assert (asked.code, asked.out) == (2, "")
