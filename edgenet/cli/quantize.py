@@ -71,6 +71,8 @@ def quantize(
         progress("load the network", 0, 0)
         network = options.network(model, weights, classes, input_range, size, trust, order)
         made = deploy.quantize(network, precision.value, chosen, order, progress, effort=effort.value)
+    if precision is IntegerPrecision.int16x8:
+        warn("LiteRT has no fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
     if json:
         show_json([report.artifact_json(one) for one in made])
     else:

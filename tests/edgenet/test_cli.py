@@ -96,6 +96,7 @@ def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_p
     ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
     assert ran.code == 0, ran.err
     assert [row["precision"] for row in ran.document] == [precision, precision]
+    assert ("slower than float32" in made.err) == (precision == "int16x8")
 
 
 def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path) -> None:
