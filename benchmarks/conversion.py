@@ -76,6 +76,15 @@ quantize_static(out + ".float", out, Reader(), quant_format=QuantFormat.QDQ, per
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 """,
 }
+# By hand is plain calibration. "fast", edgenet's default, corrects biases as well: shown, and held to no goal.
+CONVERSIONS = (
+    ("tflite float32", ""),
+    ("tflite int8", "plain"),
+    ("tflite int8", "fast"),
+    ("onnx float32", ""),
+    ("onnx int8", "plain"),
+    ("onnx int8", "fast"),
+)
 WEIGHTS = {
     "mobilenet_v1_0.25_224": "mobilenet_v1_0.25_224.h5",
     "mobilenet_v1_1.0_224": "mobilenet_v1_1.0_224.weights.h5",
@@ -109,23 +118,24 @@ def main() -> int:
     """Print the table; exit 1 if edgenet costs more than GOAL times as much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--effort", default="plain", help="of quantize; by hand is plain calibration")
     parser.add_argument("--networks", default=",".join(WEIGHTS))
     options = parser.parse_args()
     data = Path(os.environ["EDGENET_TEST_DATA"]).resolve()
     images = data / "imagenet" / "calibration"
-    table = Table(title="whole processes, medians", caption=f"ratio: edgenet / by hand; goal <= {GOAL}")
+    table = Table(
+        title="whole processes, medians",
+        caption=f"ratio: edgenet / by hand; goal <= {GOAL} but for fast, which does more",
+    )
     for column in ("network", "conversion", "by hand", "edgenet", "ratio", "by hand", "edgenet", "ratio"):
         table.add_column(column, justify="left" if column in ("network", "conversion") else "right")
     worst = 0.0
     for network in options.networks.split(","):
         weights = data / "models" / WEIGHTS[network]
-        for what, script in BY_HAND.items():
+        for what, effort in CONVERSIONS:
+            script = BY_HAND[what]
             kind, precision = what.split()
             verb = (
-                ["quantize", "--effort", options.effort, "--calibration", str(images)]
-                if precision == "int8"
-                else ["convert"]
+                ["quantize", "--effort", effort, "--calibration", str(images)] if precision == "int8" else ["convert"]
             )
             theirs: list[Cost] = []
             ours: list[Cost] = []
@@ -141,10 +151,11 @@ def main() -> int:
             cells = []
             for field in ("seconds", "peak_mb"):
                 base, own_figure = (float(np.median([getattr(c, field) for c in costs])) for costs in (theirs, ours))
-                worst = max(worst, own_figure / base)
+                if effort != "fast":
+                    worst = max(worst, own_figure / base)
                 unit = "s" if field == "seconds" else "MB"
                 cells += [f"{base:.1f} {unit}", f"{own_figure:.1f} {unit}", f"{own_figure / base:.2f}"]
-            table.add_row(network, what, *cells)
+            table.add_row(network, f"{what} {effort}".strip(), *cells)
         table.add_section()
     Console(width=150).print(table)
     return int(worst > GOAL)

@@ -237,8 +237,9 @@ def test_onnx_runtime_runs_int8_on_bytes(v3: tuple[keras.Model, np.ndarray], tmp
     assert operators.count("QLinearConv") == 52
     assert operators.count("QGemm") == 1
     assert operators.count("DequantizeLinear") == 0
-    # The stem stays float; ONNX Runtime before 1.31 has no HardSwish kernel and writes it as a HardSigmoid and a Mul.
-    assert operators.count("HardSwish") + operators.count("HardSigmoid") <= 1
+    # The stem stays float. ONNX Runtime 1.31 fuses its HardSwish into the convolution; 1.23 leaves a HardSigmoid.
+    fuses = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) >= (1, 31)
+    assert operators.count("HardSwish") + operators.count("HardSigmoid") <= (0 if fuses else 1)
     depthwise = [
         n for n in nodes if n.op_type == "QLinearConv" and any(a.name == "group" and a.i > 1 for a in n.attribute)
     ]
