@@ -7,7 +7,7 @@ falls from .85 to .60 agreement); so the ranges are measured here and handed to 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def activation_ranges(
     *,
     scale: float,
     offset: float,
+    known: Mapping[str, tuple[float, float]] | None = None,
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[TensorRange, ...]:
@@ -52,6 +53,7 @@ def activation_ranges(
         images: uint8 batches [n, h, w, 3].
         scale: real value of one level of the input; x = image * scale + offset.
         offset: real value of level 0.
+        known: ranges that are decided already, by tensor name; where all are, no image is run.
         threads: of the runtime.
         progress: called with the number of images done.
 
@@ -66,11 +68,13 @@ def activation_ranges(
     graph.allocate_tensors()
     image_index = graph.get_input_details()[0]["index"]
     produced = {t for op in graph._get_ops_details() if op["op_name"] != "DELEGATE" for t in op["outputs"]}
-    tensors = [t for t in graph.get_tensor_details() if t["index"] in produced and t["dtype"] == np.float32]
+    known = known or {}
+    floats = [t for t in graph.get_tensor_details() if t["index"] in produced and t["dtype"] == np.float32]
+    tensors = [t for t in floats if t["name"] not in known]
     low = np.zeros(len(tensors))
     high = np.zeros(len(tensors))
     done = 0
-    for batch in images:
+    for batch in images if tensors else ():
         for image in batch:
             graph.set_tensor(image_index, (image[np.newaxis] * np.float32(scale) + np.float32(offset)))
             graph.invoke()
@@ -84,6 +88,7 @@ def activation_ranges(
             if progress:
                 progress(done)
     spans = tuple(_range(tensor, float(lo), float(hi)) for tensor, lo, hi in zip(tensors, low, high, strict=True))
+    spans += tuple(_range(tensor, *known[tensor["name"]]) for tensor in floats if tensor["name"] in known)
     image_tensor = graph.get_input_details()[0]
     return (TensorRange(image_tensor["name"], 4, offset, 255 * scale + offset), *spans)
 

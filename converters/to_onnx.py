@@ -8,13 +8,22 @@ through tf2onnx.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from converters import onnx_channels, onnx_fallback, onnx_graph, onnx_quantize, onnx_ranges, onnx_rewrites, onnx_walk
+from converters import (
+    onnx_channels,
+    onnx_fallback,
+    onnx_graph,
+    onnx_plan,
+    onnx_quantize,
+    onnx_ranges,
+    onnx_rewrites,
+    onnx_walk,
+)
 from converters.errors import ConverterError
 from converters.onnx_graph import Graph, Node
 from converters.onnx_layers import UnsupportedLayerError
@@ -38,8 +47,8 @@ class OnnxModel:
         nodes: how many operators it has.
         fallback: which layer made tf2onnx write the graph; empty for the direct writer.
         kept_float: operators of an integer file that compute in float, such as "Conv x 1".
-        ranges: smallest and largest value of each activation over all calibration images, in real units.
-        calibration_images: how many images the ranges come from.
+        ranges: smallest and largest value of each activation, in real units: as decided, or over all images.
+        calibration_images: how many images the ranges come from; 0 where all were decided.
     """
 
     onnx: bytes
@@ -86,6 +95,8 @@ def quantize(
     scale: float,
     offset: float,
     precision: IntegerPrecision = "int8",
+    decided: Mapping[str, tuple[float, float]] | None = None,
+    keep_float: Collection[str] = (),
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> OnnxModel:
@@ -100,6 +111,10 @@ def quantize(
             accuracy, and slower than float32, as ONNX Runtime computes it in float); "dynamic" (int8 weights, widened
             when the file is opened: a quarter of the size at float32's speed, and no images needed. ONNX Runtime's own
             dynamic quantization would be ten times slower, as it has no fast ConvInteger).
+        decided: smallest and largest value of a tensor, by its name in float_values, with zero between; the other
+            tensors' are measured, and where all are decided no image is run. A first convolution whose range is
+            decided computes with rounded weights, as in TFLite; logits stay float whatever is decided.
+        keep_float: the operators that answer these tensors compute in float; names of float_values.
         metadata: goes into the file's metadata_props.
         progress: called with the number of calibration images done.
 
@@ -108,24 +123,59 @@ def quantize(
     """
     graph, fallback = _graph(core, scale, offset)
     if precision == "dynamic":
-        kept = onnx_quantize.kept_float(graph, onnx_quantize.NOTHING)
+        kept = onnx_plan.kept_float(graph, onnx_plan.NOTHING)
         _pack_bytes(graph)
         return replace(_model(graph, core, metadata, fallback), kept_float=kept)
     wide = precision == "int16x8"
-    onnx_rewrites.dense_last(graph)
-    onnx_channels.pad_channels(graph)
-    plan = onnx_quantize.plan(graph, wide)
-    watched = onnx_graph.to_model(graph, core.name, core.output_shape[-1], {})
-    ranges, count = onnx_ranges.activation_ranges(watched, plan.observed, images, progress)
-    if not count:
-        raise ConverterError("there is no calibration image; give a folder with 100 or more photographs")
+    _shape_for_integers(graph)
+    wishes = onnx_plan.Wishes(decided or {}, frozenset(keep_float), scale)
+    plan = onnx_plan.plan(graph, wide, wishes)
+    ranges = onnx_plan.decided(graph, plan, wishes)
+    count = 0
+    if unknown := plan.observed - set(ranges):
+        watched = onnx_graph.to_model(graph, core.name, core.output_shape[-1], {})
+        measured, count = onnx_ranges.activation_ranges(watched, unknown, images, progress)
+        if not count:
+            raise ConverterError("there is no calibration image; give a folder with 100 or more photographs")
+        ranges |= measured
     result = onnx_quantize.quantize(graph, plan, ranges, wide)
     return replace(
         _model(result, core, metadata, fallback),
-        kept_float=onnx_quantize.kept_float(graph, plan),
+        kept_float=onnx_plan.kept_float(graph, plan),
         ranges=ranges,
         calibration_images=count,
     )
+
+
+def float_values(core: keras.Model, images: np.ndarray, *, scale: float, offset: float) -> dict[str, np.ndarray]:
+    """Answer what every tensor holds of the float graph that quantize() makes integer.
+
+    The names are those that quantize() knows, and the same for every network of this topology.
+
+    Args:
+        core: [n, height, width, 3] float -> [n, classes] probabilities.
+        images: uint8 [n, height, width, 3].
+        scale: real value of one level of the input; x = image * scale + offset.
+        offset: real value of level 0.
+
+    Returns:
+        [n, ...] each, in the order of computation, channels last; behind them those that pad_channels adds.
+
+    Raises:
+        ConverterError: a layer cannot be expressed.
+    """
+    graph, _ = _graph(core, scale, offset)
+    _shape_for_integers(graph)
+    names = [node.output for node in graph.nodes]
+    model = onnx_graph.to_model(graph, core.name, core.output_shape[-1], {})
+    arrays = onnx_ranges.values(model, names, images)
+    return {name: np.moveaxis(array, 1, -1) if array.ndim == 4 else array for name, array in arrays.items()}
+
+
+def _shape_for_integers(graph: Graph) -> None:
+    """Rewrite a float graph, in place, into the shape that the integer kernels are fast in."""
+    onnx_rewrites.dense_last(graph)
+    onnx_channels.pad_channels(graph)
 
 
 def _model(graph: Graph, core: keras.Model, metadata: Mapping[str, str] | None, fallback: str) -> OnnxModel:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +83,8 @@ def quantize(
     scale: float,
     offset: float,
     precision: IntegerPrecision = "int8",
+    decided: Mapping[str, tuple[float, float]] | None = None,
+    keep_float: Collection[str] = (),
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> TfliteModel:
@@ -94,6 +97,8 @@ def quantize(
         offset: real value of level 0.
         precision: "int8" (weights per channel, activations int8), "int16x8" (int8 weights, int16 activations) or
             "dynamic" (int8 weights, activations quantized at run time; depthwise convolutions stay float).
+        decided: smallest and largest value of a tensor, by its name in the graph; the other tensors' are measured.
+        keep_float: the operators that answer these tensors compute in float.
         threads: of the runtime that measures the ranges.
         progress: called with the number of calibration images done.
 
@@ -107,16 +112,24 @@ def quantize(
     zero = tflite_graph.zero_point(scale, offset)
     graph = tflite_graph.shift_input(graph, offset + zero * scale)
     counted = _Counted(images)
-    ranges = activation_ranges(graph, counted, scale=scale, offset=-zero * scale, threads=threads, progress=progress)
+    ranges = activation_ranges(
+        graph, counted, scale=scale, offset=-zero * scale, known=decided or {}, threads=threads, progress=progress
+    )
     levels, recipe = (255, "static_wi8_ai8") if precision == "int8" else (65535, "static_wi8_ai16")
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
     graph = tflite_graph.lift_dead_channels(graph, lambda tensor: scales.get(tensor, 1.0))
-    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT)
+    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT, keep_float)
     flatbuffer = tflite_graph.uint8_front(quantized, scale, zero, 0.0)
     return TfliteModel(flatbuffer, tflite_graph.kept_float(quantized), ranges, counted.images)
 
 
-def _quantized(graph: bytes, recipe_name: str, ranges: tuple[TensorRange, ...], stays_float: tuple[str, ...]) -> bytes:
+def _quantized(
+    graph: bytes,
+    recipe_name: str,
+    ranges: tuple[TensorRange, ...],
+    stays_float: tuple[str, ...],
+    keep_float: Collection[str] = (),
+) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
     statistics = {r.tensor: {"min": _extent(r.low, r.rank), "max": _extent(r.high, r.rank)} for r in ranges}
@@ -126,6 +139,13 @@ def _quantized(graph: bytes, recipe_name: str, ranges: tuple[TensorRange, ...], 
         for name in stays_float:
             operation = qtyping.TFLOperationName[name]
             worker.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
+        for tensor in keep_float:
+            # aeq's scope of an operator is the names of its outputs, each with a semicolon behind it.
+            worker.update_quantization_recipe(
+                regex=f"^{re.escape(tensor)};",
+                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+                algorithm_key="no_quantize",
+            )
         try:
             result = worker.quantize(statistics) if ranges else worker.quantize()
         except (ValueError, RuntimeError, KeyError) as exc:

@@ -1,0 +1,152 @@
+"""What XNNPACK's int8 kernels compute, in whole float32 numbers: exact as long as sums stay below 2^24.
+
+Sources: XNNPACK's requantization (fp32: the integer sum times one float32 factor, rounded half to even), its qs8 add
+(multipliers of 21 bits, rounded half up), multiply and mean (fp32 again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from converters.int8 import graph
+
+STEPS = 255
+INPUT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What the levels of one tensor span, in real units; zero lies between and on a level."""
+
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> np.float32:
+        """Real value of one level."""
+        return np.float32((np.float32(self.high) - np.float32(self.low)) / np.float32(STEPS))
+
+    @property
+    def zero(self) -> int:
+        """Level, 0..255, that stands for 0."""
+        return int(np.clip(np.rint(np.float32(-self.low) / self.scale), 0, STEPS))
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """A tensor of integers: real = values * scale.
+
+    Attributes:
+        values: whole float32 numbers, levels less the zero level.
+        scale: real value of one level.
+        point: position of the node whose output this is; INPUT for the image.
+        exact: the real numbers before they were rounded, where they were computed in float; None elsewhere.
+    """
+
+    values: Any
+    scale: np.float32
+    point: int
+    exact: Any = None
+
+    def real(self) -> Any:
+        """Return what the integers stand for."""
+        return self.values * self.scale
+
+    def unrounded(self) -> Any:
+        """Return what an operator in float reads: nothing is rounded on the way from one such operator to another."""
+        return self.real() if self.exact is None else self.exact
+
+    def moved(self, move: Callable[[Any], Any]) -> Levels:
+        """Return the same numbers in another shape or order."""
+        return replace(self, values=move(self.values), exact=None if self.exact is None else move(self.exact))
+
+
+def kernel_scale(layer: Any, kernel: np.ndarray) -> np.ndarray:
+    """Return the real value of one step of each output channel's weights: 127 steps reach its largest."""
+    axes = (0, 1) if graph.depthwise(layer) else tuple(range(kernel.ndim - 1))
+    scale = np.abs(kernel).max(axis=axes, keepdims=True).astype(np.float32) / np.float32(127)
+    return np.where(scale == 0, np.float32(1), scale)
+
+
+def lifted(layer: Any, kernel: np.ndarray, bias: np.ndarray, input_scale: np.float32) -> np.ndarray:
+    """Give a dead channel one weight just large enough for its bias: see tflite_graph.lift_dead_channels."""
+    least = 127 * np.abs(bias) / (2**30 * float(input_scale))
+    axes = (0, 1) if graph.depthwise(layer) else tuple(range(kernel.ndim - 1))
+    dead = np.abs(kernel).max(axis=axes).reshape(-1) < least
+    if not dead.any():
+        return kernel
+    kernel = kernel.copy()
+    first = kernel[0, 0].reshape(-1) if graph.depthwise(layer) else kernel.reshape(-1, kernel.shape[-1])[0]
+    first[dead] = least[dead]  # a view of the kernel
+    return kernel
+
+
+def round_kernel(layer: Any, kernel: np.ndarray) -> np.ndarray:
+    """Round a kernel to 8 bits as both converters do."""
+    scale = kernel_scale(layer, kernel)
+    rounded: np.ndarray = (np.rint(kernel / scale) * scale).astype(np.float32)
+    return rounded
+
+
+def round_real(x: Any, span: Range) -> Any:
+    """Store real numbers as levels and read them back."""
+    return store(x / span.scale, span, 0).real()
+
+
+def store(steps: Any, span: Range, point: int, bounds: tuple[int, int] = (0, STEPS)) -> Levels:
+    """Round real numbers in units of a range's steps to its levels."""
+    import tensorflow as tf
+
+    low, high = (float(bound - span.zero) for bound in bounds)
+    return Levels(tf.clip_by_value(tf.round(steps), low, high), span.scale, point)
+
+
+def quantize(x: Any, span: Range, point: int) -> Levels:
+    """Store real numbers: QUANTIZE multiplies by the scale's inverse."""
+    return store(x * (np.float32(1) / span.scale), span, point)
+
+
+def convolve(
+    layer: Any, weights: tuple[np.ndarray, np.ndarray], x: Levels, span: Range, point: int, bounds: tuple[int, int]
+) -> Levels:
+    """Convolve, or multiply matrices: the integer sum with its integer bias, times one factor a channel."""
+    kernel, bias = weights
+    kernel = lifted(layer, kernel, bias, x.scale)
+    step = kernel_scale(layer, kernel)
+    whole = np.rint(kernel / step).astype(np.float32)
+    unit = x.scale * step.reshape(-1)
+    limit = 2.0**31 - 1
+    whole_bias = np.clip(np.rint(bias / unit), -limit, limit).astype(np.float32)
+    factor = (unit / span.scale).astype(np.float32)
+    return store(graph.linear(layer, x.values, whole, whole_bias) * factor, span, point, bounds)
+
+
+def add(a: Levels, b: Levels, span: Range, point: int) -> Levels:
+    """Add two tensors of integers."""
+    import tensorflow as tf
+
+    factors = [float(np.float32(one.scale / span.scale)) for one in (a, b)]
+    shift = 20 - int(np.floor(np.log2(max(factors))))
+    multipliers = [int(np.rint(factor * 2.0**shift)) for factor in factors]
+    total = sum(tf.cast(one.values, tf.int32) * multiplier for one, multiplier in zip((a, b), multipliers, strict=True))
+    rounded = tf.bitwise.right_shift(total + (1 << (shift - 1)), shift)
+    return store(tf.cast(rounded, tf.float32), span, point)
+
+
+def multiply(a: Levels, b: Levels, span: Range, point: int) -> Levels:
+    """Multiply two tensors of integers."""
+    factor = np.float32(a.scale * b.scale / span.scale)
+    return store(a.values * b.values * factor, span, point)
+
+
+def mean(x: Levels, span: Range, point: int, *, keepdims: bool) -> Levels:
+    """Average over height and width."""
+    import tensorflow as tf
+
+    pixels = int(x.values.shape[1]) * int(x.values.shape[2])
+    factor = np.float32(x.scale / span.scale / np.float32(pixels))
+    return store(tf.reduce_sum(x.values, (1, 2), keepdims=keepdims) * factor, span, point)

@@ -1,0 +1,134 @@
+"""Islands: runs of operators that compute in float in the midst of an int8 network, where that buys most.
+
+A tensor is float only where what computes it and all that read it are float. So the smallest island around a costly
+tensor is its operator and its readers; islands that nearly touch become one, as the way back to integers between them
+costs more than it saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from converters.int8 import graph
+from converters.int8.simulator import Simulator
+
+MOST = 10
+"""Tensors that islands are built around."""
+
+OVERSPENT = 2.0
+"""Costs of single islands overestimate: each pays for its own way into float and back."""
+
+UNIONS = 3
+"""Sets that are worth measuring."""
+
+GAP = 2
+"""Operators between two islands that are bridged."""
+
+
+def operators(simulator: Simulator) -> list[frozenset[int]]:
+    """List what the file computes in one operator each, as positions of nodes, in order: a layer with its ReLU."""
+    steps, found = simulator.steps, graph.readers(simulator.core)
+    owner: dict[int, int] = {}
+    points = set(simulator.points)
+    for position in reversed(range(len(steps))):
+        reader = graph.only_reader(found, steps[position])
+        if position in points or reader is None:
+            owner[position] = position
+        else:
+            owner[position] = owner[simulator.position[id(reader)]]
+    grouped: dict[int, set[int]] = {}
+    for position, last in owner.items():
+        grouped.setdefault(last, set()).add(position)
+    return [frozenset(grouped[last]) for last in sorted(grouped)]
+
+
+def around(simulator: Simulator, point: int) -> frozenset[int]:
+    """Return the smallest island in which a point is float."""
+    found = graph.readers(simulator.core)
+    wanted = {point} | {simulator.position[id(r)] for r in found.get(id(simulator.steps[point].outputs[0]), [])}
+    return frozenset(position for one in operators(simulator) if one & wanted for position in one)
+
+
+def of_layers(simulator: Simulator, names: Iterable[str]) -> frozenset[int]:
+    """Return the operators that layers of these names belong to.
+
+    Raises:
+        KeyError: no layer has this name.
+    """
+    known = {step.operation.name: i for i, step in enumerate(simulator.steps)}
+    wanted = {known[name] for name in names}
+    return frozenset(position for one in operators(simulator) if one & wanted for position in one)
+
+
+@dataclass(frozen=True, slots=True)
+class Island:
+    """The smallest island around one tensor.
+
+    Attributes:
+        point: position of the tensor.
+        noise: share of the logits' power that rounding it alone costs.
+        nodes: positions of the nodes that compute in float.
+    """
+
+    point: int
+    noise: float
+    nodes: frozenset[int]
+
+
+def single(simulator: Simulator, cost_db: Mapping[int, float], most: int = MOST) -> list[Island]:
+    """List the islands around the costliest tensors, costliest first.
+
+    Args:
+        simulator: of the network.
+        cost_db: SQNR of the logits when a point alone is rounded; the lower, the costlier.
+        most: how many.
+    """
+    order = sorted((db, point) for point, db in cost_db.items() if simulator.kinds[point] != "scores")
+    return [Island(point, 10 ** (-db / 10), around(simulator, point)) for db, point in order[:most]]
+
+
+def unions(
+    simulator: Simulator, singles: Sequence[Island], costs_ms: Sequence[float], budget_ms: float
+) -> list[frozenset[int]]:
+    """Put islands together as long as what each costs alone adds up to less than a budget, best value first.
+
+    Args:
+        simulator: of the network.
+        singles: the islands to choose from.
+        costs_ms: latency that each adds; infinite where it must not be.
+        budget_ms: for all.
+
+    Returns:
+        Ever larger sets of nodes; what lies between islands that nearly touch is float, too. The last ones may go
+        beyond the budget: islands that share operators cost less together.
+    """
+    groups = operators(simulator)
+    floor = max(budget_ms, 1e-6) / 100
+    value = [one.noise / max(cost, floor) for one, cost in zip(singles, costs_ms, strict=True)]
+    chosen: frozenset[int] = frozenset()
+    spent, sets = 0.0, []
+    for i in sorted(range(len(singles)), key=lambda i: -value[i]):
+        spent += max(costs_ms[i], 0.0)
+        if spent > OVERSPENT * budget_ms:
+            spent -= max(costs_ms[i], 0.0)
+            continue
+        chosen = _bridged(groups, chosen | singles[i].nodes)
+        sets.append(chosen)
+    return list(dict.fromkeys(sets))[-UNIONS:]
+
+
+def _bridged(groups: list[frozenset[int]], chosen: frozenset[int]) -> frozenset[int]:
+    inside = [i for i, one in enumerate(groups) if one <= chosen]
+    for i, j in pairwise(inside):
+        if 1 < j - i <= GAP + 1:
+            chosen = chosen.union(*groups[i + 1 : j])
+    return chosen
+
+
+def names(simulator: Simulator, kept_float: frozenset[int]) -> tuple[str, ...]:
+    """Name the weighted layers among some nodes, in order."""
+    steps: list[Any] = [simulator.steps[i] for i in sorted(kept_float)]
+    return tuple(dict.fromkeys(step.operation.name for step in steps if graph.weighted(step.operation)))

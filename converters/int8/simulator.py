@@ -1,0 +1,286 @@
+"""The simulator: a folded Keras network that answers what its int8 file will answer.
+
+Weights are rounded a channel (symmetric, 127 steps a side), activations a tensor (asymmetric, 255 steps), at the points
+where the file stores integers. Everything that is decided about a network's quantization is decided here, in
+milliseconds an image, and proven on the file.
+
+Integers stay integers from point to point, computed as XNNPACK computes them: a deep network amplifies one level's
+difference in an early layer into many in the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converters.int8 import arithmetic, graph
+from converters.int8.arithmetic import INPUT, STEPS, Levels, Range
+from converters.int8.ranges import Kind, kinds
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 25
+
+Weights = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Name of a weighted layer -> its kernel and bias, float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One way to quantize a network.
+
+    Attributes:
+        weights: of each weighted layer.
+        ranges: of each point, by its position in graph.nodes.
+        kept_float: positions of the nodes that compute in float.
+    """
+
+    weights: Weights
+    ranges: Mapping[int, Range]
+    kept_float: frozenset[int] = frozenset()
+
+
+def weights_of(core: keras.Model) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read kernel and bias of each weighted layer of a folded network."""
+    layers = {node.operation.name: node.operation for node in graph.nodes(core) if graph.weighted(node.operation)}
+    return {name: (np.asarray(layer.kernel), np.asarray(layer.bias)) for name, layer in layers.items()}
+
+
+def write_weights(core: keras.Model, weights: Weights) -> None:
+    """Put weights into a folded network, in place."""
+    for name, pair in weights.items():
+        core.get_layer(name).set_weights(list(pair))
+
+
+def float_points(core: keras.Model, points: Iterable[int], kept_float: frozenset[int]) -> frozenset[int]:
+    """Name the points that stay float: computed in float, and read by operators in float alone."""
+    steps, found = graph.nodes(core), graph.readers(core)
+    position = {id(node): i for i, node in enumerate(steps)}
+
+    def in_float(node: Any) -> bool:
+        return position[id(node)] in kept_float or always_float(node)
+
+    return frozenset(
+        point
+        for point in points
+        if in_float(steps[point]) and all(in_float(reader) for reader in found.get(id(steps[point].outputs[0]), []))
+    )
+
+
+def always_float(node: Any) -> bool:
+    """Say whether a node computes in float in every file: XNNPACK has no int8 hard swish."""
+    return graph.activation(node.operation) == "hard_swish"
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What a file computes in one operator: a weighted layer and the ReLU, or the shift and ReLU6, behind it.
+
+    Attributes:
+        point: position of the last node, whose output is stored.
+        passed: positions of the nodes behind the layer.
+        shift: a constant that is added before the ReLU.
+        ceiling: of the ReLU, in real units; infinite where there is none.
+        floor: 0 behind a ReLU, else minus infinity.
+    """
+
+    point: int
+    passed: tuple[int, ...]
+    shift: float
+    ceiling: float
+    floor: float
+
+    def bounds(self, span: Range) -> tuple[int, int]:
+        """Return the lowest and highest level that the operator may answer."""
+        low = span.zero if self.floor == 0 else 0
+        high = min(STEPS, span.zero + int(np.rint(self.ceiling / span.scale))) if self.ceiling < np.inf else STEPS
+        return low, high
+
+
+def fused(core: keras.Model, points: frozenset[int]) -> dict[int, Fused]:
+    """Find the weighted layers whose answer ends, with nothing but a shift and a ReLU on the way, at a point."""
+    steps, found = graph.nodes(core), graph.readers(core)
+    position = {id(node): i for i, node in enumerate(steps)}
+    answer: dict[int, Fused] = {}
+    for start, node in enumerate(steps):
+        if not graph.weighted(node.operation):
+            continue
+        passed: list[int] = []
+        shift, ceiling, floor = 0.0, np.inf, -np.inf
+        last: Any | None = node
+        while last is not None and position[id(last)] not in points:
+            last = graph.only_reader(found, last)
+            if last is None:
+                break
+            passed.append(position[id(last)])
+            kind = graph.activation(last.operation)
+            if kind in ("relu", "relu6"):
+                floor, ceiling = 0.0, 6.0 if kind == "relu6" else np.inf
+            elif (constant := graph.added_constant(last)) is not None and floor != 0:
+                shift += constant
+            else:
+                last = None
+        if last is not None:
+            answer[start] = Fused(position[id(last)], tuple(passed), shift, ceiling, floor)
+    return answer
+
+
+class Simulator:
+    """One folded network that takes on one State after another.
+
+    Attributes:
+        core: the folded network; its weights are those of the state last loaded.
+        points: positions of the nodes whose outputs are stored as integers.
+        kinds: of each point.
+        fused: what a file computes in one operator, by the position of the weighted layer.
+        scale: the network reads (level - zero) * scale.
+        zero: see scale.
+    """
+
+    def __init__(self, core: keras.Model, points: Iterable[int], scale: float, zero: int) -> None:
+        """Prepare to run a folded network with integers at these points."""
+        self.core, self.scale, self.zero = core, np.float32(scale), zero
+        self.points = tuple(sorted(points))
+        self.kinds: dict[int, Kind] = kinds(core, self.points)
+        self.steps = graph.nodes(core)
+        self.position = {id(node): i for i, node in enumerate(self.steps)}
+        self.fused = fused(core, frozenset(self.points))
+        self._passed = {position: one.point for one in self.fused.values() for position in one.passed}
+        self._answer: Callable[[Any], Any] | None = None
+
+    def load(self, state: State) -> None:
+        """Take on a state: its weights, ranges and what it keeps in float."""
+        import tensorflow as tf
+
+        write_weights(self.core, state.weights)
+        pixels = tf.TensorSpec((None, *self.core.inputs[0].shape[1:]), tf.uint8)
+        answer = tf.function(lambda images: self._run(images, state), autograph=False)
+        self._answer = answer.get_concrete_function(pixels)
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Turn uint8 images into what the folded network reads: float32 [n, height, width, 3]."""
+        return (images.astype(np.float32) - np.float32(self.zero)) * self.scale
+
+    def scores(self, images: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Answer uint8 images [n, height, width, 3] with probabilities [n, classes], as the file will."""
+        import tensorflow as tf
+
+        assert self._answer is not None, "load a state first"
+        answers = []
+        for start in range(0, len(images), BATCH):
+            answers.append(np.asarray(self._answer(tf.constant(images[start : start + BATCH]))))
+            if progress:
+                progress(min(start + BATCH, len(images)))
+        return np.concatenate(answers)
+
+    def stored(self, images: np.ndarray, state: State) -> dict[int, np.ndarray]:
+        """Answer uint8 images with what each point holds in a state: levels less the zero level, as the file's."""
+        write_weights(self.core, state.weights)
+        seen: dict[int, np.ndarray] = {}
+        self._run(images, state, seen)
+        return seen
+
+    def stored_values(self) -> int:
+        """Count the integers that the network stores for one image."""
+        return sum(int(np.prod(self.steps[point].outputs[0].shape[1:])) for point in self.points)
+
+    def seen(self, images: np.ndarray, progress: Callable[[int], None] | None = None) -> dict[int, np.ndarray]:
+        """Find the smallest and largest value of each point in float on each of uint8 images: [n, 2]."""
+        import tensorflow as tf
+
+        def extremes(batch: Any) -> Any:
+            found = {}
+
+            def call(node: Any, *args: Any, **kwargs: Any) -> Any:
+                y = node.operation(*args, **kwargs)
+                axes = tuple(range(1, len(y.shape)))
+                found[self.position[id(node)]] = tf.stack([tf.reduce_min(y, axes), tf.reduce_max(y, axes)], axis=1)
+                return y
+
+            graph.run(self.core, batch, call)
+            return tf.stack([found[point] for point in self.points])
+
+        reads = tf.TensorSpec((None, *self.core.inputs[0].shape[1:]), tf.float32)
+        compiled = tf.function(extremes, autograph=False).get_concrete_function(reads)
+        parts = []
+        for start in range(0, len(images), BATCH):
+            parts.append(np.asarray(compiled(tf.constant(self.read(images[start : start + BATCH])))))
+            if progress:
+                progress(min(start + BATCH, len(images)))
+        return dict(zip(self.points, np.concatenate(parts, axis=1), strict=True))
+
+    def _run(self, images: Any, state: State, seen: dict[int, np.ndarray] | None = None) -> Any:
+        import tensorflow as tf
+
+        rounded = frozenset(self.points) - float_points(self.core, self.points, state.kept_float)
+
+        def call(node: Any, *args: Any, **kwargs: Any) -> Any:
+            y = self._step(node, args, kwargs, state, rounded)
+            position = self.position[id(node)]
+            if seen is not None and isinstance(y, Levels) and y.point == position:
+                seen[position] = np.asarray(y.values)
+            return y
+
+        levels = Levels(tf.cast(images, tf.float32) - float(self.zero), self.scale, INPUT)
+        answer = graph.run(self.core, levels, call)
+        return answer.real() if isinstance(answer, Levels) else answer
+
+    def _step(self, node: Any, args: Any, kwargs: Any, state: State, rounded: frozenset[int]) -> Any:
+        """Compute one node: on integers where the file does, in real numbers elsewhere."""
+        import keras
+
+        position, layer = self.position[id(node)], node.operation
+        levels = [arg for arg in keras.tree.flatten(args) if isinstance(arg, Levels)]
+        if levels and self._passed.get(position) == levels[0].point:
+            return levels[0]
+        if levels and graph.moves_only(layer):
+            return levels[0].moved(layer)
+        in_float = position in state.kept_float or always_float(node)
+        if not in_float and levels and len(levels) == len(node.input_tensors):
+            answer = self._on_integers(position, layer, levels, state, rounded)
+            if answer is not None:
+                return answer
+
+        def read(value: Any) -> Any:
+            if not isinstance(value, Levels):
+                return value
+            return value.unrounded() if in_float else value.real()
+
+        args, kwargs = keras.tree.map_structure(read, (args, kwargs))
+        if graph.weighted(layer):
+            kernel, bias = state.weights[layer.name]
+            kernel = kernel if position in state.kept_float else arithmetic.round_kernel(layer, kernel)
+            y = graph.linear(layer, args[0], kernel, bias)
+        else:
+            y = layer(*args, **kwargs)
+        if position not in rounded:
+            return y
+        stored = arithmetic.quantize(y, state.ranges[position], position)
+        return replace(stored, exact=y) if in_float else stored
+
+    def _on_integers(
+        self, position: int, layer: Any, levels: list[Levels], state: State, rounded: frozenset[int]
+    ) -> Levels | None:
+        """Compute a node of which the file has an int8 kernel; None where it has none."""
+        import keras
+
+        one = self.fused.get(position)
+        if one is not None and one.point in rounded:
+            kernel, bias = state.weights[layer.name]
+            span = state.ranges[one.point]
+            shifted = (kernel, bias + np.float32(one.shift))
+            return arithmetic.convolve(layer, shifted, levels[0], span, one.point, one.bounds(span))
+        if position not in rounded:
+            return None
+        span = state.ranges[position]
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            return arithmetic.mean(levels[0], span, position, keepdims=layer.keepdims)
+        if len(levels) == 2 and type(layer).__name__ == "Add":
+            return arithmetic.add(levels[0], levels[1], span, position)
+        if len(levels) == 2 and type(layer).__name__ == "Multiply":
+            return arithmetic.multiply(levels[0], levels[1], span, position)
+        return None

@@ -1,0 +1,191 @@
+"""Islands: which operators they are made of, and which are put together for a budget."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.int8 import islands
+from converters.int8.islands import GAP, MOST, OVERSPENT, UNIONS, Island
+from converters.int8.prepare import Prepared
+from converters.int8.simulator import Simulator
+
+from .networks import name_of, position
+
+pytestmark = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
+
+INFINITE = float("inf")
+
+
+def named(simulator: Simulator, nodes: frozenset[int]) -> set[str]:
+    """By the names of their operations; those that Keras names itself differ from one session to the next."""
+    return {name_of(simulator, node) for node in nodes} - unnamed(simulator)
+
+
+def unnamed(simulator: Simulator) -> set[str]:
+    gate = position(simulator, "gate")
+    return {name_of(simulator, gate - 1), name_of(simulator, gate + 1)}
+
+
+def test_operators_are_every_node_once(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    operators = islands.operators(simulator)
+    every = sorted(node for one in operators for node in one)
+    assert every == list(range(len(simulator.steps)))
+    assert [max(one) for one in operators] == sorted(max(one) for one in operators)
+
+
+def test_operators_are_a_layer_with_what_is_fused_into_it(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    found = [named(simulator, one) for one in islands.operators(simulator)]
+    for together in (
+        {"stem"},
+        {"stem_swish"},
+        {"down_pad", "down", "down_relu"},
+        {"trunk"},
+        {"wide", "wide_relu"},
+        {"squeeze", "squeeze_activation"},
+        {"excite", "gate"},
+        {"residual"},
+    ):
+        assert together in found
+    gate = next(one for one in islands.operators(simulator) if position(simulator, "gate") in one)
+    assert len(gate) == 3, "the shift is fused into the gate"
+
+
+def test_around_a_point_are_its_operator_and_its_readers(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+
+    def around(name: str) -> set[str]:
+        return named(simulator, islands.around(simulator, position(simulator, name)))
+
+    assert around("trunk") == {"trunk", "wide", "wide_relu", "residual"}
+    assert around("deep_swish") == {"deep_swish", "pool", "gated"}
+    assert around("stem_swish") == {"stem_swish", "down_pad", "down", "down_relu"}
+    assert around("gated") == {"gated", "narrow"}
+
+
+def test_the_operators_of_layers(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    assert named(simulator, islands.of_layers(simulator, ["down"])) == {"down_pad", "down", "down_relu"}
+    assert named(simulator, islands.of_layers(simulator, ["excite", "trunk"])) == {"excite", "gate", "trunk"}
+    assert islands.of_layers(simulator, []) == frozenset()
+
+
+def test_no_such_layer(mobile: Prepared) -> None:
+    with pytest.raises(KeyError, match="nowhere"):
+        islands.of_layers(mobile.simulator, ["trunk", "nowhere"])
+
+
+def test_names_are_those_of_layers_in_order(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    kept = islands.of_layers(simulator, ["excite", "residual", "stem", "down"])
+    assert islands.names(simulator, kept) == ("stem", "down", "excite")
+    assert islands.names(simulator, frozenset()) == ()
+
+
+def test_islands_are_built_around_the_costliest(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    cost = {point: 50.0 - i for i, point in enumerate(simulator.points)}
+    found = islands.single(simulator, cost)
+    scores = position(simulator, "scores")
+    expected = [point for point in reversed(simulator.points) if point != scores][:MOST]
+    assert [one.point for one in found] == expected, "the logits are never an island"
+    for one in found:
+        assert one.noise == pytest.approx(10 ** (-cost[one.point] / 10))
+        assert one.nodes == islands.around(simulator, one.point)
+
+
+# --- unions -----------------------------------------------------------------------------------------------------------
+
+
+def at(simulator: Simulator, *operators: int, noise: float = 1e-3) -> Island:
+    """An island made of some operators, by their places in the order."""
+    groups = islands.operators(simulator)
+    return Island(0, noise, frozenset(node for i in operators for node in groups[i]))
+
+
+def places(simulator: Simulator, nodes: frozenset[int]) -> list[int]:
+    groups = islands.operators(simulator)
+    inside = [i for i, one in enumerate(groups) if one <= nodes]
+    assert nodes == frozenset(node for i in inside for node in groups[i]), "whole operators alone"
+    return inside
+
+
+def test_best_value_comes_first(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    singles = [at(simulator, 0, noise=1e-3), at(simulator, 5, noise=4e-3), at(simulator, 10, noise=2e-3)]
+    found = islands.unions(simulator, singles, [0.1, 0.8, 0.1], 1.0)
+    assert [places(simulator, one) for one in found] == [[10], [0, 10], [0, 5, 10]]
+
+
+def test_what_is_beyond_the_budget_is_left_out(mobile: Prepared) -> None:
+    """What is cheaper may still follow; costs below zero, which are noise of the clock, count as none."""
+    simulator = mobile.simulator
+    singles = [at(simulator, i, noise=noise) for i, noise in ((0, 9e-3), (5, 8e-3), (10, 1e-3), (14, 1e-4))]
+    found = islands.unions(simulator, singles, [1.5, 1.4, -0.5, 0.4], 1.0)
+    assert [places(simulator, one) for one in found] == [[10], [0, 10], [0, 10, 14]]
+
+
+@pytest.mark.parametrize("gap", range(1, GAP + 3))
+def test_islands_that_nearly_touch_are_bridged(mobile: Prepared, gap: int) -> None:
+    simulator = mobile.simulator
+    found = islands.unions(simulator, [at(simulator, 3), at(simulator, 3 + gap)], [0.1, 0.1], 1.0)
+    whole = list(range(3, 4 + gap)) if gap <= GAP + 1 else [3, 3 + gap]
+    assert places(simulator, found[-1]) == whole
+
+
+def test_the_largest_unions_are_measured(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    singles = [at(simulator, 2 * i) for i in range(UNIONS + 3)]
+    found = islands.unions(simulator, singles, [0.01] * len(singles), 1.0)
+    assert len(found) == UNIONS
+    assert len(set(found)) == UNIONS
+    assert places(simulator, found[-1]) == list(range(2 * len(singles) - 1))
+
+
+def test_no_budget(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    assert islands.unions(simulator, [at(simulator, 3)], [0.1], 0.0) == []
+    assert islands.unions(simulator, [], [], 1.0) == []
+    assert len(islands.unions(simulator, [at(simulator, 3)], [0.0], 0.0)) == 1
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="inf - inf is nan, and nothing is above the budget then")
+def test_what_must_not_be_float_never_is(mobile: Prepared) -> None:
+    simulator = mobile.simulator
+    singles = [at(simulator, 0), at(simulator, 6), at(simulator, 12)]
+    found = islands.unions(simulator, singles, [INFINITE, INFINITE, 0.1], 1.0)
+    assert [places(simulator, one) for one in found] == [[12]]
+
+
+@pytest.fixture(scope="module")
+def simulated(mobile: Prepared) -> Simulator:
+    return mobile.simulator
+
+
+@given(
+    picked=st.lists(st.tuples(st.integers(0, 16), st.floats(1e-6, 1.0), st.floats(-0.1, 3.0)), max_size=MOST),
+    budget=st.floats(0.01, 2.0),
+)
+@settings(max_examples=60, deadline=None)
+def test_unions_grow_and_stay_within_what_may_be_spent(
+    simulated: Simulator, picked: list[tuple[int, float, float]], budget: float
+) -> None:
+    singles = [at(simulated, place, noise=noise) for place, noise, _ in picked]
+    found = islands.unions(simulated, singles, [cost for *_, cost in picked], budget)
+    assert all(smaller < larger for smaller, larger in pairwise(found))
+    affordable = [one.nodes for one, (*_, cost) in zip(singles, picked, strict=True) if cost <= OVERSPENT * budget]
+    if found:
+        assert any(nodes <= found[0] for nodes in affordable)
+    else:
+        assert not affordable
+    for one, (*_, cost) in zip(singles, picked, strict=True):
+        if cost > OVERSPENT * budget and found and one.nodes not in affordable:
+            inside = places(simulated, found[-1])
+            (place,) = places(simulated, one.nodes)
+            # Then only as a bridge: something near it on both sides is inside.
+            assert place not in inside or (min(inside) < place < max(inside))
