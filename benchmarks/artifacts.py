@@ -26,7 +26,7 @@ from rich.table import Table
 
 from devices.latency import Latency, measure, speedup
 from devices.timing import Schedule
-from edgenet import deploy
+from edgenet import deploy, quantization
 from edgenet.nets.network import Network, open_network
 from edgenet.order import Order, calibration_images
 
@@ -102,7 +102,7 @@ def ours(network: Network, folder: Path) -> dict[str, Path]:
     calibration = calibration_images(pictures, CALIBRATION)
     made = (
         *deploy.convert(network, "float32", order, silent),
-        *deploy.quantize(network, "int8", calibration, order, silent),
+        *quantization.quantize(network, "int8", calibration, order, silent).files,
     )
     return {f"{one.manifest.precision}.{one.manifest.format}": one.path for one in made}
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from edgenet.dataset import image_files as image_files
     from edgenet.dataset import labelled as labelled
     from edgenet.deploy import convert as convert
-    from edgenet.deploy import quantize as quantize
     from edgenet.errors import EdgenetError as EdgenetError
     from edgenet.image import Preprocessing as Preprocessing
     from edgenet.image import load as load_image  # noqa: F401
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from edgenet.prove import open_artifact as open_artifact
     from edgenet.prove import scorer as scorer
     from edgenet.prove import verify_files as verify_files
+    from edgenet.quantization import quantize as quantize
     from edgenet.spec import ModelSpec as ModelSpec
 
 _HOMES = {
@@ -55,7 +55,7 @@ _HOMES = {
     "load_image": "image",
     "open_artifact": "prove",
     "open_network": "nets.network",
-    "quantize": "deploy",
+    "quantize": "quantization",
     "read_labels": "labels",
     "scorer": "prove",
     "verify_files": "prove",

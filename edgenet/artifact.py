@@ -113,16 +113,26 @@ class Attempt:
     """One way to quantize that was tried against the float network, on calibration images that no correction has seen.
 
     Attributes:
-        correction: of the float network: "none" or "bias correction".
+        what: was done: "calibration alone", "bias correction", "distillation", ...
+        subject: what answered: the simulator, or a file of a format.
         sqnr_db: of the logits.
         top1_agreement: 0..1.
-        kept: the file holds this one.
+        top1: on the labelled validation images, 0..1; None without such.
+        file_bytes: of a file; None for the simulator.
+        latency_ms: median on this machine at 1 thread; None where it was not measured.
+        kept: what follows builds on this one; of files: this one was written.
+        why: it was kept or not.
     """
 
-    correction: str
+    what: str
+    subject: Literal["simulator", "tflite", "onnx"]
     sqnr_db: float
     top1_agreement: float
+    top1: float | None
+    file_bytes: int | None
+    latency_ms: float | None
     kept: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +140,10 @@ class Quantization:
     """How the integers in the file came about.
 
     Attributes:
-        scheme: such as "int8: weights per channel, activations per tensor, true min / max".
+        scheme: such as "int8 weights per channel, int8 activations per tensor".
         calibration_images: how many.
         calibration_sha256: of their contents; "" without calibration.
+        calibration_pixels_sha256: of their pixels as the network was shown them, preprocessing included; "" without.
         kept_float: operators that compute in float, such as "HARD_SWISH x 19".
         attempts: what was tried; empty where there was one way only.
     """
@@ -140,6 +151,7 @@ class Quantization:
     scheme: str
     calibration_images: int
     calibration_sha256: str
+    calibration_pixels_sha256: str
     kept_float: tuple[str, ...]
     attempts: tuple[Attempt, ...]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from devices.latency import Latency
 from devices.timing import Schedule
-from edgenet import deploy, prove
+from edgenet import deploy, prove, quantization
 from edgenet.artifact import Artifact
 from edgenet.dataset import labelled
 from edgenet.evaluate import Accuracy
@@ -60,7 +60,7 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     calibration = calibration_images(folder / "symbols-calibration", CALIBRATION_PER_CLASS * len(LABELS))
     made = (
         *deploy.convert(network, "float32", order, progress),
-        *deploy.quantize(network, "int8", calibration, order, progress),
+        *quantization.quantize(network, "int8", calibration, order, progress).files,
     )
     dataset = labelled(folder / "symbols-images", LABELS)
     prep = made[0].manifest.input.preprocessing

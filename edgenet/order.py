@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from edgenet.artifact import Format
-from edgenet.dataset import fingerprint, image_files
+from edgenet.dataset import LabelledImages, fingerprint, image_files
 from edgenet.labels import Labels
 
 FEW_IMAGES = 100
+AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,30 @@ def calibration_images(folder: Path, limit: int) -> Calibration:
     """
     files = image_files(folder, limit)
     return Calibration(files, fingerprint(files))
+
+
+Effort = Literal["plain", "fast", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How much is done for the accuracy of an integer file.
+
+    Attributes:
+        effort: "plain": calibration alone. "fast": what needs no training. "best": distillation, too.
+        keep_float: (AUTO,), (NONE,), or names of layers that compute in float.
+        validation: labelled images to judge by, never to calibrate by; None: nobody has any.
+        max_drop: points of top-1 that a file may lose on them; None: nobody minds.
+        explain: say what each layer loses.
+    """
+
+    effort: Effort = "fast"
+    keep_float: tuple[str, ...] = (AUTO,)
+    validation: LabelledImages | None = None
+    max_drop: float | None = None
+    explain: bool = False
+
+    @property
+    def names_layers(self) -> bool:
+        """The user has said which layers compute in float."""
+        return not {AUTO, NONE} & set(self.keep_float)

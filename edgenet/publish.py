@@ -15,21 +15,21 @@ from edgenet import artifact
 from edgenet.artifact import Artifact, Format, Input, Manifest, Output, Precision, Quantization, Tool
 from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing
+from edgenet.labels import Labels
 
 if TYPE_CHECKING:
-    from edgenet.labels import Labels
     from edgenet.nets.network import Network
     from edgenet.order import Calibration, Order
 
 _SCHEMES: dict[Format, dict[Precision, str]] = {
     "tflite": {
-        "int8": "int8 weights per channel, int8 activations per tensor, true min / max of every image",
-        "int16x8": "int8 weights per channel, int16 activations per tensor, true min / max of every image",
+        "int8": "int8 weights per channel, int8 activations per tensor",
+        "int16x8": "int8 weights per channel, int16 activations per tensor",
         "dynamic": "int8 weights per channel, activations quantized while running; depthwise convolutions stay float",
     },
     "onnx": {
-        "int8": "int8 weights per channel, uint8 activations per tensor, true min / max of every image (QDQ)",
-        "int16x8": "int8 weights per channel, uint16 activations per tensor, true min / max of every image (QDQ)",
+        "int8": "int8 weights per channel, uint8 activations per tensor (QDQ)",
+        "int16x8": "int8 weights per channel, uint16 activations per tensor (QDQ)",
         "dynamic": "int8 weights per channel, widened to float32 when the file is opened",
     },
 }
@@ -60,7 +60,7 @@ def draft(
     used = calibration if precision in ("int8", "int16x8") else None
     quantization = None
     if scheme:
-        quantization = Quantization(scheme, len(used.files) if used else 0, used.sha256 if used else "", (), ())
+        quantization = Quantization(scheme, len(used.files) if used else 0, used.sha256 if used else "", "", (), ())
     return Manifest(
         name=network.name,
         format=format_,
@@ -146,3 +146,19 @@ def tools(format_: Format, precision: Precision, fallback: str) -> tuple[Tool, .
         except PackageNotFoundError:  # tensorflow or tensorflow-cpu: one of them is there
             continue
     return tuple(found)
+
+
+def fitting_labels(labels: Labels | None, network: Network) -> Labels:
+    """Return the labels; none where nobody gave any.
+
+    Raises:
+        EdgenetError: they name another number of classes than the network answers.
+    """
+    if labels is None:
+        return Labels((), None)
+    if len(labels.names) != network.classes:
+        raise EdgenetError(
+            f"the labels name {len(labels.names)} classes and {network.name} answers {network.classes}; "
+            "give the labels it was trained with"
+        )
+    return labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from edgenet.spec import ModelSpec
 if TYPE_CHECKING:
     from devices.doctor import Check
     from devices.latency import Latency
-    from edgenet.artifact import Artifact, Attempt
+    from edgenet.artifact import Artifact
     from edgenet.demo import Demo
     from edgenet.prove import Evaluation, Verification
     from edgenet.verify import Verdict
@@ -122,7 +122,7 @@ def artifact_json(made: Artifact) -> dict[str, Any]:
 def artifact_table(made: Sequence[Artifact]) -> Table:
     """Draw the files that a verb made."""
     table = Table()
-    for column in ("file", "precision", "size", "input", "classes", "stayed float", "bias correction"):
+    for column in ("file", "precision", "size", "input", "classes", "stayed float"):
         table.add_column(column, justify="right" if column in ("size", "classes") else "left", overflow="fold")
     for one in made:
         manifest = one.manifest
@@ -130,18 +130,8 @@ def artifact_table(made: Sequence[Artifact]) -> Table:
         quantization = manifest.quantization
         kept = ", ".join(quantization.kept_float) if quantization else ""
         size = f"{manifest.file_bytes / 1e6:.2f} MB"
-        tried = {attempt.correction: attempt for attempt in quantization.attempts} if quantization else {}
-        table.add_row(str(one.path), manifest.precision, size, eats, str(manifest.output.classes), kept, _gain(tried))
+        table.add_row(str(one.path), manifest.precision, size, eats, str(manifest.output.classes), kept)
     return table
-
-
-def _gain(tried: Mapping[str, Attempt]) -> str:
-    """Say what bias correction did on the images kept apart: "SQNR 13.3 -> 22.9 dB"."""
-    if len(tried) < 2:
-        return ""
-    plain, corrected = tried["none"], tried["bias correction"]
-    change = f"SQNR {plain.sqnr_db:.1f} -> {corrected.sqnr_db:.1f} dB"
-    return change if corrected.kept else f"left out: {change}"
 
 
 def verification_json(one: Verification) -> dict[str, Any]:

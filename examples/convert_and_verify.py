@@ -21,7 +21,7 @@ def main(out: Path) -> None:
     network = edgenet.open_network("symbols")
     calibration = edgenet.calibration_images(out / "images", 200)
     order = edgenet.Order(formats=("tflite",), out=out)
-    (artifact,) = edgenet.quantize(network, "int8", calibration, order, silent)
+    (artifact,) = edgenet.quantize(network, "int8", calibration, order, silent).files
 
     (proof,) = edgenet.verify_files([artifact.path], calibration.files, against=network, progress=silent)
     print(f"{artifact.path.name}: top-1 agreement {proof.agreement.top1_agreement:.1%}, passed {proof.verdict.passed}")

@@ -15,6 +15,7 @@ from edgenet.cli.terminal import warn
 
 if TYPE_CHECKING:
     from edgenet.artifact import Format
+    from edgenet.dataset import LabelledImages
     from edgenet.labels import Labels
     from edgenet.nets.network import Network
     from edgenet.order import Order
@@ -109,6 +110,17 @@ def network(
         return dataclasses.replace(opened, labels=imagenet_labels())
     warn("no --labels: the files will not know what their classes are called")
     return opened
+
+
+def validation(folder: Path, network: Network, wanted: Order) -> LabelledImages:
+    """Find the labelled images that top-1 is measured on."""
+    from edgenet.dataset import labelled
+    from edgenet.errors import UsageError
+
+    known = wanted.labels or network.labels
+    if known is None:
+        raise UsageError(f"--validation {folder}: nobody says what the classes are called; give --labels FILE")
+    return labelled(folder, known, None, None)
 
 
 def value(option: Enum | None) -> str:

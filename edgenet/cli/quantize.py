@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgenet.cli import options
 from edgenet.cli.terminal import Progress, show, show_json, verb, warn
+
+if TYPE_CHECKING:
+    from edgenet.order import Calibration
+
+
+MAX_DROP = 0.5
+"""Points of top-1 that a file may lose."""
 
 
 class IntegerPrecision(str, Enum):
@@ -25,6 +32,7 @@ class Effort(str, Enum):
 
     plain = "plain"
     fast = "fast"
+    best = "best"
 
 
 @verb
@@ -38,8 +46,19 @@ def quantize(
     precision: Annotated[IntegerPrecision, typer.Option(help="Of weights and activations.")] = IntegerPrecision.int8,
     effort: Annotated[
         Effort,
-        typer.Option(help="fast: correct biases where that helps (from 20 images on); plain: do not."),
+        typer.Option(help="plain: calibration alone; fast: every correction that helps; best: distillation, too."),
     ] = Effort.fast,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(metavar="auto|none|LAYER", help="What computes in float; may be repeated.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Folder of labelled images, one folder a class, to measure top-1 on.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of top-1 that a file may lose on --validation (0.5); more: exit 3.", min=0),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each layer loses, and why.")] = False,
     limit: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,
     weights: options.Weights = "",
     labels: options.LabelFile = None,
@@ -50,30 +69,54 @@ def quantize(
     trust: options.Trust = False,
     json: options.Json = False,
 ) -> None:
-    """Quantize a Keras network to int8 (or int16x8, dynamic) ONNX and TFLite."""
-    from edgenet import deploy, report
-    from edgenet.errors import UsageError
-    from edgenet.order import Calibration, calibration_images
+    """Quantize a Keras network to int8 (or int16x8, dynamic) ONNX and TFLite; exit 3 if --max-drop is missed."""
+    from edgenet import quantization, quantization_report
+    from edgenet.errors import GateMissed, UsageError
+    from edgenet.order import AUTO, NONE, Demand
 
     order = options.order(to, out, labels, crop)
+    kept = tuple(keep_float or (AUTO,))
+    allowed = MAX_DROP if max_drop is None else max_drop
+    if len(kept) > 1 and {AUTO, NONE} & set(kept):
+        raise UsageError("--keep-float takes auto, or none, or names of layers; not a mixture")
+    if (keep_float or explain) and (precision is not IntegerPrecision.int8 or effort is Effort.plain):
+        raise UsageError("--keep-float and --explain belong to int8 with --effort fast or best")
+    if max_drop is not None and validation is None:
+        raise UsageError("--max-drop needs --validation DIR: labelled images to measure top-1 on")
     with Progress() as progress:
-        if precision is IntegerPrecision.dynamic and calibration is not None:
-            raise UsageError("dynamic quantizes activations while it runs; leave --calibration out")
-        if precision is IntegerPrecision.dynamic:
-            chosen = Calibration((), "")
-        elif calibration is None:
-            raise UsageError(f"{precision.value} needs --calibration DIR: about 200 images like those it will meet")
-        else:
-            progress("read the calibration folder", 0, 0)
-            chosen = calibration_images(calibration, limit)
-            if chosen.too_few:
-                warn(f"{calibration} gives {len(chosen.files)} calibration images; ranges are good from about 100 on")
+        progress("read the calibration folder", 0, 0)
+        chosen = _calibration(precision, calibration, validation, limit)
         progress("load the network", 0, 0)
         network = options.network(model, weights, classes, input_range, size, trust, order)
-        made = deploy.quantize(network, precision.value, chosen, order, progress, effort=effort.value)
+        demand = Demand(
+            effort=effort.value,
+            keep_float=kept,
+            validation=options.validation(validation, network, order) if validation else None,
+            max_drop=allowed if validation else None,
+            explain=explain,
+        )
+        made = quantization.quantize(network, precision.value, chosen, order, progress, demand=demand, warn=warn)
     if precision is IntegerPrecision.int16x8:
         warn("LiteRT has no fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
     if json:
-        show_json([report.artifact_json(one) for one in made])
+        show_json(quantization_report.document(made))
     else:
-        show(report.artifact_table(made))
+        for table in quantization_report.tables(made):
+            show(table)
+    worst = max(made.drops, default=0.0)
+    if worst > allowed:
+        raise GateMissed(f"top-1 drops by {worst:.1f} points, more than {allowed:g}; {made.advice}")
+
+
+def _calibration(precision: IntegerPrecision, folder: Path | None, validation: Path | None, limit: int) -> Calibration:
+    """Choose the calibration images; dynamic takes none, the others need some."""
+    from edgenet.errors import UsageError
+    from edgenet.order import Calibration, calibration_images
+
+    if precision is IntegerPrecision.dynamic:
+        if folder is not None or validation is not None:
+            raise UsageError("dynamic quantizes activations while it runs; leave --calibration and --validation out")
+        return Calibration((), "")
+    if folder is None:
+        raise UsageError(f"{precision.value} needs --calibration DIR: about 200 images like those it will meet")
+    return calibration_images(folder, limit)
