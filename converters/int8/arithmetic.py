@@ -143,10 +143,14 @@ def multiply(a: Levels, b: Levels, span: Range, point: int) -> Levels:
     return store(a.values * b.values * factor, span, point)
 
 
-def mean(x: Levels, span: Range, point: int, *, keepdims: bool) -> Levels:
-    """Average over height and width."""
+def mean(x: Levels, zero: int, span: Range, point: int, *, keepdims: bool) -> Levels:
+    """Average over height and width: the sum of int8 values, zero level and all, times one factor, plus one number."""
     import tensorflow as tf
 
     pixels = int(x.values.shape[1]) * int(x.values.shape[2])
     factor = np.float32(x.scale / span.scale / np.float32(pixels))
-    return store(tf.reduce_sum(x.values, (1, 2), keepdims=keepdims) * factor, span, point)
+    own_zero = np.float32(zero - 128)
+    total = tf.reduce_sum(x.values, (1, 2), keepdims=keepdims) + own_zero * np.float32(pixels)
+    ahead = np.float32(own_zero * np.float32(pixels) * factor)
+    its_zero = np.float32(span.zero - 128)
+    return store(tf.round(total * factor + np.float32(its_zero - ahead)) - its_zero, span, point)

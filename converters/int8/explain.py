@@ -64,13 +64,13 @@ def explain(
     activations = sensitivity.alone(images, progress)
     weights = sensitivity.layers_alone(images)
     true = _answers(simulator, float_state, images)
-    stored = simulator.stored(images, state)
+    answered = simulator.answered(images, state)
     layer_of = _layers(simulator)
     losses = []
     for point in simulator.points:
         name = layer_of.get(point, "")
         shown = name or simulator.steps[point].operation.name
-        rough = stored[point] * state.ranges[point].scale if point in stored else true[point]
+        rough = answered[point]
         exact = np.maximum(true[point], -3) if simulator.kinds[point] == "swish" else true[point]  # below, it answers 0
         worst = min(activations[point], weights.get(name, 200.0))
         losses.append(

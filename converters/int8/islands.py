@@ -111,10 +111,10 @@ def unions(
     chosen: frozenset[int] = frozenset()
     spent, sets = 0.0, []
     for i in sorted(range(len(singles)), key=lambda i: -value[i]):
-        spent += max(costs_ms[i], 0.0)
-        if spent > OVERSPENT * budget_ms:
-            spent -= max(costs_ms[i], 0.0)
+        together = spent + max(costs_ms[i], 0.0)
+        if together > OVERSPENT * budget_ms:
             continue
+        spent = together
         chosen = _bridged(groups, chosen | singles[i].nodes)
         sets.append(chosen)
     return list(dict.fromkeys(sets))[-UNIONS:]

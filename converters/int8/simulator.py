@@ -72,8 +72,8 @@ def float_points(core: keras.Model, points: Iterable[int], kept_float: frozenset
 
 
 def always_float(node: Any) -> bool:
-    """Say whether a node computes in float in every file: XNNPACK has no int8 hard swish."""
-    return graph.activation(node.operation) == "hard_swish"
+    """Say whether a node computes in float in every file."""
+    return graph.activation(node.operation) in ("hard_swish", "softmax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +179,19 @@ class Simulator:
 
     def stored(self, images: np.ndarray, state: State) -> dict[int, np.ndarray]:
         """Answer uint8 images with what each point holds in a state: levels less the zero level, as the file's."""
+        held = self._held(images, state)
+        return {point: np.asarray(y.values) for point, y in held.items() if isinstance(y, Levels)}
+
+    def answered(self, images: np.ndarray, state: State) -> dict[int, np.ndarray]:
+        """Answer uint8 images with what each point holds in a state, in real numbers."""
+        held = self._held(images, state)
+        return {point: np.asarray(y.real() if isinstance(y, Levels) else y) for point, y in held.items()}
+
+    def _held(self, images: np.ndarray, state: State) -> dict[int, Any]:
         write_weights(self.core, state.weights)
-        seen: dict[int, np.ndarray] = {}
-        self._run(images, state, seen)
-        return seen
+        held: dict[int, Any] = {}
+        self._run(images, state, held)
+        return held
 
     def stored_values(self) -> int:
         """Count the integers that the network stores for one image."""
@@ -213,7 +222,7 @@ class Simulator:
                 progress(min(start + BATCH, len(images)))
         return dict(zip(self.points, np.concatenate(parts, axis=1), strict=True))
 
-    def _run(self, images: Any, state: State, seen: dict[int, np.ndarray] | None = None) -> Any:
+    def _run(self, images: Any, state: State, held: dict[int, Any] | None = None) -> Any:
         import tensorflow as tf
 
         rounded = frozenset(self.points) - float_points(self.core, self.points, state.kept_float)
@@ -221,8 +230,8 @@ class Simulator:
         def call(node: Any, *args: Any, **kwargs: Any) -> Any:
             y = self._step(node, args, kwargs, state, rounded)
             position = self.position[id(node)]
-            if seen is not None and isinstance(y, Levels) and y.point == position:
-                seen[position] = np.asarray(y.values)
+            if held is not None and position in state.ranges and not (isinstance(y, Levels) and y.point != position):
+                held[position] = y
             return y
 
         levels = Levels(tf.cast(images, tf.float32) - float(self.zero), self.scale, INPUT)
@@ -278,7 +287,8 @@ class Simulator:
             return None
         span = state.ranges[position]
         if isinstance(layer, keras.layers.GlobalAveragePooling2D):
-            return arithmetic.mean(levels[0], span, position, keepdims=layer.keepdims)
+            zero = self.zero if levels[0].point == INPUT else state.ranges[levels[0].point].zero
+            return arithmetic.mean(levels[0], zero, span, position, keepdims=layer.keepdims)
         if len(levels) == 2 and type(layer).__name__ == "Add":
             return arithmetic.add(levels[0], levels[1], span, position)
         if len(levels) == 2 and type(layer).__name__ == "Multiply":

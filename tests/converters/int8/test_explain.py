@@ -117,7 +117,6 @@ def test_what_is_in_float_is_said_to_be(mobile: Prepared, images: np.ndarray) ->
     assert losses["stem"].activation_db < 80, "what it would lose in 8 bits is still told"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a float point counts as if nothing had been lost before")
 def test_what_is_in_float_still_accumulates_what_was_lost_before(mobile: Prepared, images: np.ndarray) -> None:
     kept = islands.around(mobile.simulator, position(mobile.simulator, "gated"))
     losses = {loss.layer: loss for loss in explained(mobile, replace(mobile.start, kept_float=kept), images)}

@@ -154,7 +154,6 @@ def test_no_budget(mobile: Prepared) -> None:
     assert len(islands.unions(simulator, [at(simulator, 3)], [0.0], 0.0)) == 1
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="inf - inf is nan, and nothing is above the budget then")
 def test_what_must_not_be_float_never_is(mobile: Prepared) -> None:
     simulator = mobile.simulator
     singles = [at(simulator, 0), at(simulator, 6), at(simulator, 12)]

@@ -160,9 +160,6 @@ def test_a_dead_channel_answers_its_bias(case: Case, images: np.ndarray) -> None
     assert bias[DEAD_CHANNEL] > 1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the kernel's mean multiplies the sum of int8 values, zero point and all"
-)
 def test_means_between_two_levels_are_rounded_as_the_file_does() -> None:
     """About one mean in 50 000 lies so near to a tie that the order of the float operations decides."""
     keras.utils.set_random_seed(0)
@@ -184,9 +181,6 @@ def test_means_between_two_levels_are_rounded_as_the_file_does() -> None:
         np.testing.assert_array_equal(here, there.reshape(here.shape))
 
 
-BEFORE_THE_SOFTMAX = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the file does not round logits between float operators"
-)
 AN_OPERATOR_OF_ITS_OWN = pytest.mark.xfail(
     strict=True, raises=AssertionError, reason="the file rounds what an int8 padding answers"
 )
@@ -211,7 +205,7 @@ def island_off(case: Case, images: np.ndarray, where: str) -> np.ndarray:
         "gated",
         "residual",
         "last_relu",
-        pytest.param("features", marks=BEFORE_THE_SOFTMAX),
+        "features",
     ],
 )
 def test_with_an_island_of_float_the_scores_stay_near(case: Case, others: np.ndarray, where: str) -> None:
@@ -344,9 +338,7 @@ def real_network(family: str, data: Path) -> keras.Model:
     "family",
     [
         "V1-0.25",
-        pytest.param(
-            "V3-Small", marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason="a mean near a tie")
-        ),
+        "V3-Small",
     ],
 )
 def test_real_networks_answer_photographs_as_their_files_do(data: Path, family: str) -> None:
