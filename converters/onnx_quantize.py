@@ -190,10 +190,14 @@ class _Writer:
         file says, with one scale for all of its weights. It leaves alone what reads a scale a channel: here all equal.
         """
         tensor, weight = node.inputs[0], self.source.constants[node.inputs[1]]
-        grid, channels = self.grids[tensor], weight.shape[1] * int(node.attributes.get("group", 1))
+        grid = self.grids[tensor]
+        if node.op == "Conv":
+            axis, channels = 1, weight.shape[1] * int(node.attributes.get("group", 1))
+        else:
+            axis, channels = -1, weight.shape[1 if node.attributes.get("transB") else 0]
         names = [self.result.constant(np.full(channels, grid.scale, np.float32), f"{tensor}.scales")]
         names.append(self.result.constant(np.full(channels, grid.zero, self.dtype), f"{tensor}.zeros"))
-        return self.result.add("DequantizeLinear", [self.bytes_[tensor], *names], f"{tensor}.apart", axis=1)
+        return self.result.add("DequantizeLinear", [self.bytes_[tensor], *names], f"{tensor}.apart", axis=axis)
 
     def _clipped(self, stored: str, levels: tuple[int, int] | None, wish: str) -> str:
         """Append a Clip of bytes, where there is anything to clip; return the name to read."""

@@ -63,6 +63,8 @@ def prepare(
     Returns:
         None where there is nothing to correct: no plain layer with weights whose answer is stored.
     """
+    if not any(graph.weighted(node.operation) for node in graph.nodes(core)):
+        return None  # a SavedModel: Keras sees one layer, and cannot copy it
     zero = tflite_graph.zero_point(scale, offset)
     folded = fold(core, offset + zero * scale if takes_shift(core) else 0.0)
     found = _points(folded, to_tflite.trace(folded), images, scale, zero)
