@@ -197,11 +197,11 @@ class _Walk:
         )
         limit = DEAR if sqnr_db < POOR_DB else CHEAP
         singles = islands.single(simulator, alone, MANY if sqnr_db < POOR_DB else FEW)
-        costs = self._latencies([frozenset(), *(one.nodes for one in singles)])
+        costs = self._latencies([frozenset(), *(one.nodes for one in singles)], repetitions=2)
         unions = islands.unions(simulator, singles, [cost - costs[0] for cost in costs[1:]], (limit - 1) * costs[0])
         if not unions:
             return
-        whole, *measured = self._latencies([frozenset(), *unions])
+        whole, *measured = self._latencies([frozenset(), *unions], repetitions=5)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             if latency > limit * whole:
                 continue
@@ -234,7 +234,7 @@ class _Walk:
         tell = functools.partial(self.progress, method.name)
         return correct(self.prepared.simulator, base, self.training, method, tell)
 
-    def _latencies(self, kept: list[frozenset[int]]) -> list[float]:
+    def _latencies(self, kept: list[frozenset[int]], repetitions: int) -> list[float]:
         """Measure TFLite files with these nodes in float, in ms; infinite where one leaves the delegate."""
         from converters.int8 import prepare
         from devices.latency import measure
@@ -248,7 +248,7 @@ class _Walk:
                 files.append(Path(folder) / f"{i}.tflite")
                 files[-1].write_bytes(writer.tflite(dataclasses.replace(self.base, kept_float=nodes)).flatbuffer)
             self.progress("measure islands of float", 0, 0)
-            results = measure(files, (1,), Schedule(warmup_s=0.1, duration_s=0.1, min_runs=30, repetitions=3))
+            results = measure(files, (1,), Schedule(warmup_s=0.05, duration_s=0.05, min_runs=30, repetitions=repetitions))
         outside = [(one.ops or 0) - (one.delegated_ops or 0) for one in results]
         return [one.median_ms if left <= outside[0] else math.inf for one, left in zip(results, outside, strict=True)]
 
