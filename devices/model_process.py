@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.device import DeviceState
 from devices.errors import DeviceError, ModelCrashed, ModelTimeout, ModelUnreadable, RuntimeMissing
 from devices.model_file import check_model_file, one_line
 from devices.runtime import Array, ModelInfo, TensorInfo
@@ -107,7 +108,8 @@ class ModelProcess:
         allowed = 2 * schedule.cap_s + self.timeout_s
         self._ask(Kind.TIME, {"schedule": dataclasses.asdict(schedule)}, alarm_s=allowed)
         answer = self._answer(Kind.TIMES, allowed)
-        return Run(samples_ns=np.frombuffer(answer.payload, np.int64), **answer.fields)
+        states = {name: DeviceState(**answer.fields[name]) for name in ("warm", "end")}
+        return Run(samples_ns=np.frombuffer(answer.payload, np.int64), **{**answer.fields, **states})
 
     def close(self) -> None:
         """End the child; harmless twice."""

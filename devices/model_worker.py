@@ -15,7 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from devices.errors import DeviceError, ModelUnreadable
-from devices.runtime import Session, run
+from devices.machine import machine_state
+from devices.runtime import Session, output_hash, run
 from devices.session import open_session
 from devices.timing import Schedule, peak_rss_bytes, time_session
 from devices.wire import Kind, Message, receive, send
@@ -71,12 +72,15 @@ def _answer(session: Session, request: Message, answers: BinaryIO) -> None:
             send(answers, Kind.ROW, None, run(session, image))
     elif request.kind is Kind.TIME:
         schedule = Schedule(**request.fields["schedule"])
-        samples, warmed = time_session(session, schedule)
+        samples, warmed, warm, end = time_session(session, schedule, machine_state)
         fields = {
             "warmup_runs": warmed,
             "load_ms": session.info.load_ms,
             "first_ms": session.info.first_ms,
             "peak_rss_bytes": peak_rss_bytes(),
+            "output_hash": output_hash(session.output()),
+            "warm": dataclasses.asdict(warm),
+            "end": dataclasses.asdict(end),
         }
         send(answers, Kind.TIMES, fields, samples)
 

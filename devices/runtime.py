@@ -91,6 +91,14 @@ def example_input(tensor: TensorInfo) -> Array:
     return example
 
 
+def output_hash(raw: Array) -> str:
+    """Hash a raw output: FNV-1a, 64 bits, over its bytes, 16 hexadecimal digits; what the native runner prints."""
+    value = 0xCBF29CE484222325
+    for byte in raw.tobytes():
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{value:016x}"
+
+
 def require_tensors(tensors: Sequence[TensorInfo], path: Path, what: str) -> None:
     """Refuse what no image classifier has: no tensor at all, text, or a size that is left open."""
     if not tensors:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.runtime import Session
+
+if TYPE_CHECKING:
+    from devices.device import DeviceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,17 @@ class Run:
     warmup_runs: int
     load_ms: float
     first_ms: float
-    peak_rss_bytes: int  # of the whole child process, Python (about 30 MB) included
+    peak_rss_bytes: int  # of the whole process; Python's (about 30 MB) included where that held the model
+    output_hash: str  # runtime.output_hash of the first output for runtime.example_input
+    warm: DeviceState  # as the timed part began
+    end: DeviceState  # as it ended
 
 
-def time_session(session: Session, schedule: Schedule) -> tuple[NDArray[np.int64], int]:
-    """Time bare inferences, the input already set: (samples in ns, warm-up runs).
+T = TypeVar("T")
+
+
+def time_session(session: Session, schedule: Schedule, state: Callable[[], T]) -> tuple[NDArray[np.int64], int, T, T]:
+    """Time bare inferences, the input already set: (samples in ns, warm-up runs, state before and after the samples).
 
     Ends when both schedule.duration_s and schedule.min_runs are reached, or at schedule.cap_s.
     """
@@ -57,6 +68,7 @@ def time_session(session: Session, schedule: Schedule) -> tuple[NDArray[np.int64
             if clock() - start > schedule.cap_s * 1e9:
                 break
         samples = []
+        warm = state()
         start = clock()
         enough, cap = start + schedule.duration_s * 1e9, start + schedule.cap_s * 1e9
         while True:
@@ -68,7 +80,7 @@ def time_session(session: Session, schedule: Schedule) -> tuple[NDArray[np.int64
                 break
     finally:
         gc.enable()
-    return np.array(samples, np.int64), warmed
+    return np.array(samples, np.int64), warmed, warm, state()
 
 
 def peak_rss_bytes() -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from devices.errors import ModelUnreadable
-from devices.latency import bootstrap_ci95, measure, repetition_medians_ms, speedup
-from devices.timing import Schedule
+from devices import latency
+from devices.bench import Facts, Timed
+from devices.device import DeviceState
+from devices.errors import DeviceLost, ModelUnreadable
+from devices.latency import COOL_DOWN_C, RETRIES, Repetition, fault, measure, speedup
+from devices.timing import Run, Schedule
 
 from .tiny_models import tiny_onnx, tiny_tflite, write
 
@@ -32,14 +33,14 @@ def test_every_sample_is_kept_in_order_with_what_it_was_measured_on(tmp_path: Pa
     ]
     for result in results:
         assert result.samples_ns.dtype == np.int64
-        assert len(result.samples_ns) == sum(result.repetition_runs) >= 60
-        assert min(result.repetition_runs) >= 20
+        assert len(result.repetitions) == 3
+        assert all(len(one.run.samples_ns) >= 20 for one in result.repetitions)
+        assert [one.round for one in result.repetitions] == [0, 1, 2]
         assert result.samples_ns.min() > 0
         assert result.sha256 == hashlib.sha256(result.path.read_bytes()).hexdigest()
-        assert len(result.cold_starts_ms) == len(result.repetition_runs) == 3
-        assert result.cold_start_ms == sorted(result.cold_starts_ms)[1]
+        assert result.cold_start_ms == sorted(one.run.load_ms + one.run.first_ms for one in result.repetitions)[1]
         assert result.cold_start_ms > result.median_ms
-        assert result.median_ms == pytest.approx(np.median(repetition_medians_ms(result)))
+        assert result.median_ms == pytest.approx(np.median(result.medians_ms))
         assert result.ci95_ms is not None
         assert result.ci95_ms[0] <= result.median_ms <= result.ci95_ms[1]
         assert result.p90_ms == pytest.approx(np.percentile(result.samples_ns, 90) / 1e6)
@@ -72,7 +73,7 @@ def test_the_clock_sees_a_slower_file(tmp_path: Path) -> None:
     assert ratio.low > 2
     assert speedup(fast_one, fast_one).value == 1
     assert slow_one.peak_rss_bytes > fast_one.peak_rss_bytes
-    other = dataclasses.replace(slow_one, before=dataclasses.replace(slow_one.before, temperature_c=-1.0))
+    other = dataclasses.replace(slow_one, call="another")
     with pytest.raises(ValueError, match="same measure"):
         speedup(other, fast_one)
 
@@ -81,7 +82,7 @@ def test_one_repetition_claims_no_interval(tmp_path: Path) -> None:
     once = dataclasses.replace(SHORT, repetitions=1)
     (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once)
     assert result.ci95_ms is None
-    assert len(result.cold_starts_ms) == 1
+    assert len(result.repetitions) == 1
 
 
 def test_the_cap_ends_a_repetition_before_its_runs_are_made(tmp_path: Path) -> None:
@@ -98,19 +99,114 @@ def test_a_broken_file_is_refused_before_anything_is_timed(tmp_path: Path) -> No
     assert steps == []
 
 
-@given(st.lists(st.floats(0.01, 1000), min_size=2, max_size=9))
-@settings(deadline=None, max_examples=30)
-def test_the_interval_lies_within_the_values_and_is_reproducible(values: list[float]) -> None:
-    array = np.array(values)
-    low, high = bootstrap_ci95(array, 1)
-    assert array.min() <= low <= np.median(array) <= high <= array.max()
-    assert (low, high) == bootstrap_ci95(array, 1)
+COOL = DeviceState(frequency_khz=1_800_000, temperature_c=45.0, throttled=0)
 
 
-def test_the_interval_covers_the_true_median_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        low, high = bootstrap_ci95(rng.normal(10, 1, 15))
-        hits += low <= 10 <= high
-    assert 0.88 <= hits / 200 <= 1
+def run(warm: DeviceState = COOL, end: DeviceState = COOL, ms: float = 1.0, output: str = "0") -> Run:
+    return Run(np.full(20, int(ms * 1e6), np.int64), 5, 1.0, 1.0, 1 << 20, output, warm, end)
+
+
+class Board:
+    """A device that answers from a script: no board throttles, or is unplugged, at a test's command."""
+
+    device = "board"
+
+    def __init__(self, answers: list[Run | Exception], temperatures: list[float] | None = None) -> None:
+        self.answers, self.temperatures = answers, temperatures or []
+
+    def state(self) -> DeviceState:
+        return dataclasses.replace(COOL, temperature_c=self.temperatures.pop(0) if self.temperatures else 45.0)
+
+    def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Timed(answer, Facts("LiteRT 2.3.0"))
+
+
+HOT = dataclasses.replace(COOL, throttled=0x4)
+
+
+def test_a_throttled_repetition_is_tried_again_and_never_averaged_in(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    kept: list[Repetition] = []
+    board = Board([run(), run(end=HOT, ms=9), run(), run()])
+    (result,) = measure([file], schedule=SHORT, bench=board, keep=lambda _path, _threads, one: kept.append(one))
+    assert (result.verdict, result.median_ms, result.device) == ("valid", 1.0, "board")
+    assert [(one.round, one.fault) for one in result.repetitions] == [(0, ""), (1, "it throttles"), (1, ""), (2, "")]
+    assert kept == list(result.repetitions)
+    assert result.samples_ns.max() == 1e6
+
+
+def test_what_stays_throttled_is_reported_as_such(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    board = Board([run(), *[run(end=HOT, ms=9)] * (1 + RETRIES), run()])
+    (result,) = measure([file], schedule=SHORT, bench=board)
+    assert result.verdict == "throttled"
+    assert result.why == "1 of 3 repetitions, each tried 3 times: it throttles"
+    assert result.median_ms == 1.0
+    (hot,) = measure([file], schedule=SHORT, bench=Board([run(end=HOT, ms=9)] * 9))
+    assert (hot.verdict, hot.median_ms) == ("throttled", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "driver", "bits", "said"),
+    [
+        (1_800_000, 1_800_000, "cpufreq-dt", 0x50000, ""),  # since boot: not now
+        (1_800_000, 600_000, "cpufreq-dt", 0, "its clock went from 1800 to 600 MHz"),
+        (600_000, 1_800_000, "cpufreq-dt", 0, "its clock went from 600 to 1800 MHz"),
+        (3_000_000, 2_000_000, "intel_pstate", 0, ""),
+        (1_500_000, 1_500_000, "cpufreq-dt", 0x50005, "under-voltage, it throttles"),
+        (None, 600_000, None, None, ""),
+    ],
+)
+def test_what_makes_a_repetition_invalid(
+    first: int | None, last: int | None, driver: str | None, bits: int | None, said: str
+) -> None:
+    warm = DeviceState(frequency_khz=first, clock_driver=driver, throttled=bits)
+    assert fault(run(warm, dataclasses.replace(warm, frequency_khz=last))) == said
+
+
+def test_a_lost_device_gets_one_chance_and_the_gap_is_marked(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    (result,) = measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), run(), run()]))
+    assert [one.after_gap for one in result.repetitions] == [False, True, False]
+    kept: list[Repetition] = []
+    gone = Board([run(), DeviceLost("gone"), DeviceLost("gone for good")])
+    with pytest.raises(DeviceLost, match="for good"):
+        measure([file], schedule=SHORT, bench=gone, keep=lambda _path, _threads, one: kept.append(one))
+    assert len(kept) == 1
+
+
+def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(latency.time, "sleep", waits.append)
+    said: list[str] = []
+    once = dataclasses.replace(SHORT, repetitions=1)
+    board = Board([run()], [45.0, 61.0, 55.0, 45.0 + COOL_DOWN_C])
+    measure(
+        [write(tmp_path, "a.tflite", tiny_tflite())],
+        schedule=once,
+        bench=board,
+        progress=lambda _done, _total, what: said.append(what),
+    )
+    assert len(waits) == 2
+    assert said[0] == "cool down: 61 °C, idle was 45 °C"
+    forever = Board([run()], [45.0, *[90.0] * 1000])
+    waits.clear()
+    measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once, bench=forever)
+    assert len(waits) * 2 == latency.COOL_DOWN_S
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict", "why"),
+    [
+        ([run(ms=1), run(ms=1.001), run(ms=1.002)], "valid", ""),
+        ([run(ms=1), run(ms=1.5), run(ms=2)], "unstable", "only known to"),
+        ([run(), run(output="1"), run()], "unstable", "answers differently"),
+    ],
+)
+def test_the_verdict_on_a_device(tmp_path: Path, runs: list[Run], verdict: str, why: str) -> None:
+    (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Board([*runs]))
+    assert result.verdict == verdict
+    assert why in result.why
