@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgenet.artifact import Artifact as Artifact
     from edgenet.artifact import Manifest as Manifest
+    from edgenet.benchmarking import Schedule as Schedule
+    from edgenet.benchmarking import benchmark as benchmark
     from edgenet.dataset import image_files as image_files
     from edgenet.dataset import labelled as labelled
     from edgenet.deploy import convert as convert
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from edgenet.nets.network import open_network as open_network
     from edgenet.order import Order as Order
     from edgenet.order import calibration_images as calibration_images
-    from edgenet.prove import Schedule as Schedule
-    from edgenet.prove import benchmark as benchmark
     from edgenet.prove import evaluate_file as evaluate_file
     from edgenet.prove import open_artifact as open_artifact
     from edgenet.prove import scorer as scorer
@@ -45,8 +45,8 @@ _HOMES = {
     "Network": "nets.network",
     "Order": "order",
     "Preprocessing": "image",
-    "Schedule": "prove",
-    "benchmark": "prove",
+    "Schedule": "benchmarking",
+    "benchmark": "benchmarking",
     "calibration_images": "order",
     "convert": "deploy",
     "evaluate_file": "prove",

@@ -10,6 +10,7 @@ from devices.latency import Latency
 from devices.timing import Schedule
 from edgenet import deploy, prove, quantization
 from edgenet.artifact import Artifact
+from edgenet.benchmarking import benchmark
 from edgenet.dataset import labelled
 from edgenet.evaluate import Accuracy
 from edgenet.nets.network import open_network
@@ -68,6 +69,6 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     paths = [one.path for one in made]
     verified = prove.verify_files(paths, dataset.files, against=network, progress=progress)
     right = [prove.evaluate_file(one, dataset, None, progress).accuracy for one in made]
-    latency = prove.benchmark(paths, (1,), SCHEDULE, progress)
+    latency = [row.latency for row in benchmark(paths, (1,), SCHEDULE, progress)]
     rows = tuple(DemoRow(*fields) for fields in zip(made, verified, right, latency, strict=True))
     return Demo(folder, keras, rows)

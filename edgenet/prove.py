@@ -1,4 +1,4 @@
-"""What a model file does on this machine: does it agree with its float network, is it right, how fast is it."""
+"""What a model file answers: does it agree with its float network, and is it right."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from devices.latency import Latency, measure
 from devices.machine import cores
 from devices.model_file import SUFFIXES
 from devices.model_process import ModelProcess
 from devices.pool import ModelPool
-from devices.timing import Schedule as Schedule
 from edgenet import artifact
 from edgenet.artifact import Artifact, Precision
 from edgenet.dataset import LabelledImages, batches, labelled
@@ -155,17 +153,6 @@ def evaluate_network(network: Network, dataset: LabelledImages, prep: Preprocess
         progress=lambda done: progress(f"evaluate {network.name}", done, len(dataset.files)),
     )
     return Evaluation(network.name, "", "float32", "Keras", "TensorFlow", "", accuracy)
-
-
-def benchmark(
-    paths: Sequence[Path], threads: Sequence[int], schedule: Schedule, progress: Progress
-) -> tuple[Latency, ...]:
-    """Measure the latency of model files on this machine, interleaved, so that their ratios can be trusted."""
-
-    def tell(done: int, total: int, what: str) -> None:
-        progress(f"measure {what}" if what else "measure", done, total)
-
-    return tuple(measure(paths, threads, schedule, progress=tell))
 
 
 def open_float(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from edgenet import layers
+from edgenet import benchmarking_report, layers
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:
     from devices.doctor import Check
-    from devices.latency import Latency
     from edgenet.artifact import Artifact
     from edgenet.demo import Demo
     from edgenet.prove import Evaluation, Verification
@@ -225,37 +224,6 @@ def evaluation_table(results: Sequence[Evaluation]) -> Table:
     return table
 
 
-def latency_json(one: Latency) -> dict[str, Any]:
-    """Lay a latency out for JSON, every sample kept."""
-    document = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-    return {**document, "path": str(one.path), "samples_ns": one.samples_ns.tolist()}
-
-
-def latency_table(results: Sequence[Latency]) -> Table:
-    """Draw how fast files run."""
-    table = Table(
-        caption="median of interleaved fresh starts; 95 % interval by bootstrap; cold start: load + first run"
-    )
-    columns = ("file", "threads", "median", "interval", "p90", "cold start", "memory", "size", "runs on")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("file", "runs on") else "right")
-    for one in results:
-        interval = f"{one.ci95_ms[0]:.2f} .. {one.ci95_ms[1]:.2f}" if one.ci95_ms else ""
-        delegated = f" {one.delegated_ops}/{one.ops} ops" if one.ops and one.delegated_ops is not None else ""
-        table.add_row(
-            one.path.name,
-            str(one.threads),
-            f"{one.median_ms:.2f} ms",
-            interval,
-            f"{one.p90_ms:.2f} ms",
-            f"{one.cold_start_ms:.0f} ms",
-            f"{one.peak_rss_bytes / 1e6:.0f} MB",
-            f"{one.file_bytes / 1e6:.2f} MB",
-            one.delegate + delegated,
-        )
-    return table
-
-
 def demo_json(result: Demo) -> dict[str, Any]:
     """Lay the demo out for JSON."""
     return {
@@ -268,7 +236,7 @@ def demo_json(result: Demo) -> dict[str, Any]:
                 "top1": row.accuracy.top1,
                 "top5": row.accuracy.top5,
                 "images": row.accuracy.images,
-                "latency": latency_json(row.latency),
+                "latency": benchmarking_report.latency_json(row.latency),
             }
             for row in result.rows
         ],

@@ -8,6 +8,9 @@ import typer
 
 from edgenet.cli import bench as bench_verb
 from edgenet.cli import cards, convert, demo, doctor, evaluate, info, models, quantize, terminal, train, verify
+from edgenet.cli import compare as compare_verb
+from edgenet.cli import devices as devices_verb
+from edgenet.cli import results as results_verb
 
 app = typer.Typer(
     help="Carry a MobileNet, or your own Keras classifier, to a Raspberry Pi or a phone, with proof at each step.",
@@ -44,6 +47,9 @@ app.command("quantize")(quantize.quantize)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench_verb.bench)
+app.add_typer(devices_verb.devices_app, name="devices")
+app.command("results")(results_verb.results)
+app.command("compare")(compare_verb.compare)
 app.command("doctor")(doctor.doctor)
 app.command("cards")(cards.cards)
 app.command("train")(train.train)

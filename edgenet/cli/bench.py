@@ -1,43 +1,99 @@
-"""edgenet bench: how fast model files run on this machine."""
+"""edgenet bench: how fast model files run, on this machine and on others."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb, warn
+from edgenet.cli.terminal import Progress, json_text, show, show_json, verb, warn
+
+if TYPE_CHECKING:
+    from edgenet.benchmarking import Row
+
+
+class Runner(str, Enum):
+    """What times files on this machine."""
+
+    python = "python"
+    native = "native"
+
+
+class Backend(str, Enum):
+    """What computes."""
+
+    cpu = "cpu"
 
 
 @verb
 def bench(
     files: options.Files,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="local, a known device, user@host or android:SERIAL; repeatable."),
+    ] = None,
     threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1",
     repetitions: Annotated[int, typer.Option(help="Fresh starts of each file, interleaved.", min=1)] = 5,
+    backend: Annotated[Backend, typer.Option(help="What computes.")] = Backend.cpu,  # noqa: ARG001 - there is one
+    runner: Annotated[Runner, typer.Option(help="What times files on this machine.")] = Runner.python,
+    profile_ops: Annotated[
+        bool, typer.Option("--profile-ops", help="Time each operator, too, in a run apart.")
+    ] = False,
     max_ms: Annotated[float | None, typer.Option(help="Exit 3 if a file's median is above this.", min=0)] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a device that another edgenet holds.", min=0)] = 60,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results as JSON.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure latency on this machine: median with its interval, p90, cold start, memory."""
+    """Measure latency on each device: median with its interval, p90, p99, cold start, memory, and a verdict."""
     import dataclasses
 
+    from devices.errors import DeviceError
     from devices.timing import Schedule
-    from edgenet import prove, report
+    from edgenet import benchmarking, benchmarking_report
+    from edgenet.artifact import check_folder
     from edgenet.errors import GateMissed
 
     schedule = dataclasses.replace(Schedule(), repetitions=repetitions)
+    counts = options.numbers(threads, "--threads")
+    if out is not None:
+        check_folder(out)
     with Progress() as progress:
-        results = prove.benchmark(files, options.numbers(threads, "--threads"), schedule, progress)
+        call = benchmarking.Call(
+            files, counts, schedule, native=runner is Runner.native, wait_s=wait, profile=profile_ops
+        )
+        result = benchmarking.on_devices(call, device or [benchmarking.LOCAL], options.command_line(), progress, warn)
+    document = benchmarking_report.document(result)
+    if out is not None:
+        _save(document, out)
     if json:
-        show_json([report.latency_json(one) for one in results])
+        show_json(document)
     else:
-        show(report.latency_table(results))
-    for one in results:
-        if one.delegate_note:
-            warn(f"{one.path.name}: {one.delegate_note}")
-    limit = float("inf") if max_ms is None else max_ms
-    slow = [
-        f"{one.path.name} {one.median_ms:.2f} ms ({one.threads} threads)" for one in results if one.median_ms > limit
-    ]
-    if slow:
-        raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
+        for table in benchmarking_report.tables(result):
+            show(table)
+    for remark in benchmarking_report.remarks(result.rows):
+        warn(remark)
+    if result.failures:
+        raise DeviceError("; ".join(result.failures))
+    if max_ms is not None:
+        slow = [_named(row) for row in result.rows if row.latency.median_ms > max_ms]
+        if slow:
+            raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
+
+
+def _save(document: dict[str, Any], folder: Path) -> None:
+    """Write the results into a file of their own, named by the time."""
+    from datetime import datetime, timezone
+
+    from edgenet.artifact import appearing
+
+    path = folder / f"bench-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}Z.json"
+    with appearing(path) as partial:
+        partial.write_text(json_text(document), encoding="utf-8")
+
+
+def _named(row: Row) -> str:
+    one = row.latency
+    return f"{one.path.name} {one.median_ms:.2f} ms ({one.threads} threads on {one.device})"

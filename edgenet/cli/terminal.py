@@ -83,12 +83,16 @@ def show(result: RenderableType) -> None:
 
 def show_json(document: Any) -> None:
     """Print the result as exactly one JSON document."""
+    stream = _results()
+    stream.write(json_text(document))
+    stream.flush()
+
+
+def json_text(document: Any) -> str:
+    """Write a result as one JSON document; dataclasses, paths and arrays as plain values."""
     import json
 
-    stream = _results()
-    json.dump(document, stream, indent=2, ensure_ascii=False, default=_plain)
-    stream.write("\n")
-    stream.flush()
+    return json.dumps(document, indent=2, ensure_ascii=False, default=_plain) + "\n"
 
 
 class Progress:

@@ -36,11 +36,13 @@ Edgenet = Callable[..., Ran]
 
 
 @pytest.fixture(scope="session")
-def edgenet() -> Edgenet:
-    """Run the command line in a process of its own, as a user does."""
+def edgenet(tmp_path_factory: pytest.TempPathFactory) -> Edgenet:
+    """Run the command line in a process of its own, as a user does, but with settings and results of its own."""
+    home = tmp_path_factory.mktemp("home")
+    own = {f"EDGENET_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "CACHE", "DATA")}
 
     def run(*arguments: object, timeout_s: float = 180, cwd: Path | None = None) -> Ran:
-        environment = {**os.environ, "COLUMNS": "160"}
+        environment = {**own, **os.environ, "COLUMNS": "160"}
         done = subprocess.run(
             [sys.executable, "-m", "edgenet", *map(str, arguments)],
             capture_output=True,

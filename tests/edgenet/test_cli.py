@@ -36,7 +36,7 @@ def test_importing_edgenet_is_light_and_its_names_are_there() -> None:
 def test_help_names_every_verb(edgenet: Edgenet) -> None:
     said = edgenet("--help")
     assert said.code == 0
-    verbs = "demo models info convert quantize verify evaluate bench doctor cards train"
+    verbs = "demo models info convert quantize verify evaluate bench results compare devices doctor cards train"
     assert all(f" {verb} " in said.out for verb in verbs.split())
 
 
@@ -174,10 +174,16 @@ def test_verify_exits_3_where_the_file_is_another_networks(edgenet: Edgenet, mad
     assert "max abs error" in ran.err
 
 
-def test_evaluate_and_bench_work_without_tensorflow(made: Path, pictures: Path) -> None:
+def test_evaluate_and_bench_work_without_tensorflow(
+    made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"EDGENET_{kind}_HOME", str(tmp_path))
     for arguments in (
         ["evaluate", str(made / FILES[2]), str(made / FILES[3]), "--data", str(pictures), "--json"],
         ["bench", str(made / FILES[2]), "--repetitions", "1", "--json"],
+        ["results", "--json"],
+        ["devices", "--json"],
         ["doctor", "--json"],
     ):
         code = (

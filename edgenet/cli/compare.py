@@ -1,0 +1,37 @@
+"""edgenet compare: is one benchmark result slower than another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgenet.cli import options
+from edgenet.cli.terminal import show, show_json, verb, warn
+
+
+@verb
+def compare(
+    base: Annotated[
+        str, typer.Argument(help="What was: a number from edgenet results, a model file, or JSON of edgenet bench.")
+    ],
+    new: Annotated[str, typer.Argument(help="What is: likewise.")],
+    tolerance: Annotated[str, typer.Option(help="What does not count as a difference.")] = "3%",
+    device: Annotated[str | None, typer.Option(help="Only results of this device.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Only results with this number of threads.", min=1)] = None,
+    json: options.Json = False,
+) -> None:
+    """Say whether NEW is faster or slower than BASE, or no different; exit 3 where it is slower."""
+    from edgenet import compare as comparing
+    from edgenet import results_report
+    from edgenet.results import find
+
+    share = comparing.parse_tolerance(tolerance)
+    outcome = comparing.compare(find(base), find(new), share, device, threads)
+    if json:
+        show_json(results_report.outcome_json(outcome))
+    else:
+        show(results_report.outcome_table(outcome))
+    for remark in outcome.remarks:
+        warn(remark)
+    comparing.check(outcome)

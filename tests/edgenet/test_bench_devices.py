@@ -1,0 +1,193 @@
+"""`edgenet bench` on several devices in one call: this machine, a real sshd, and a phone behind the real adb."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices import registry
+from devices.bench import NativeBench, open_bench
+from devices.latency import Repetition, measure
+from devices.timing import Schedule
+from edgenet.results import recent
+from tests.devices.adbd import Adbd
+from tests.devices.peers import comes, running
+from tests.devices.sshd import Sshd
+
+from .conftest import Edgenet
+
+SHORT = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What lies on it: a board reached over ssh, called pi, and a phone."""
+
+    server: Sshd
+    phone: Adbd
+    folder: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("local", "pi", f"android:{self.phone.serial}")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    adb = shutil.which("adb")
+    if adb is None:
+        pytest.skip("adb is not installed: apt install adb")
+    folder = tmp_path_factory.mktemp("desk")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        socket.create_server(("127.0.0.1", 0)) as free,
+        Sshd(tmp_path_factory.mktemp("board")) as server,
+        Adbd() as phone,
+    ):
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+        patch.setenv("HOME", str(folder))
+        patch.setenv("PATH", f"{server.bin}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("EDGENET_ADB_ROOT", str(folder / "phone"))
+        for kind in ("CONFIG", "CACHE", "DATA"):
+            patch.setenv(f"EDGENET_{kind}_HOME", str(folder / kind.lower()))
+        free.close()
+        registry.add(registry.addressed("pi", server.address, key=server.key))
+        yield Desk(server, phone, folder)
+        subprocess.run([adb, "kill-server"], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+def test_three_devices_in_one_call_give_one_answer(desk: Desk, edgenet: Edgenet, made: Path) -> None:
+    files = [made / "symbols_int8.tflite", made / "symbols_float32.tflite", made / "symbols_int8.onnx"]
+    devices = [word for name in desk.names for word in ("--device", name)]
+    ran = edgenet("bench", *files, *devices, "--repetitions", 2, "--json", "-o", desk.folder / "results")
+    assert ran.code == 0, ran.err
+    rows: list[dict[str, Any]] = ran.document["rows"]
+    assert [(row["device"], Path(row["path"]).name) for row in rows] == [
+        (name, file.name) for name in desk.names for file in files
+    ]
+    for file in files:
+        hashes = {row["output_hash"] for row in rows if row["path"] == str(file)}
+        assert len(hashes) == 1, f"{file.name} answers differently on {hashes}"
+    assert [row["runner"] for row in rows] == ["python"] * 3 + ["native"] * 6
+    assert all(len(row["repetitions"]) == 2 for row in rows)
+    gained = [row["gain"] for row in rows if row["path"].endswith("int8.tflite")]
+    assert all(gain["ratio"]["value"] > 0 for gain in gained)
+    assert [row["gain"] for row in rows if "float32" in row["path"]] == [None] * 3
+    (saved,) = (desk.folder / "results").glob("bench-*.json")
+    assert saved.read_text() == ran.out
+    listed = edgenet("results", "--json").document
+    assert sorted((one["device"], one["file"]) for one in listed) == sorted(
+        (row["device"], Path(row["path"]).name) for row in rows
+    )
+    assert edgenet("compare", saved, saved).code == 0
+
+
+def test_what_is_there_is_not_pushed_again(desk: Desk, made: Path) -> None:
+    for name in desk.names[1:]:
+        moved = []
+        for _ in range(2):
+            with open_bench(registry.find(name)) as bench:
+                assert isinstance(bench, NativeBench)
+                bench.time(made / "symbols_int8.tflite", 1, SHORT)
+                moved.append(bench.pushed_bytes)
+        assert moved[1] == 0
+
+
+def test_a_device_that_is_away_spoils_no_other(desk: Desk, edgenet: Edgenet, made: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        away = f"nobody@127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        devices = ("--device", away, "--device", "local")
+        ran = edgenet("bench", made / "symbols_int8.tflite", *devices, "--repetitions", 1, "--json")
+    assert ran.code == 1
+    assert [row["device"] for row in ran.document["rows"]] == ["local"]
+    assert "Traceback" not in ran.err
+    assert away in ran.err.splitlines()[-1]
+
+
+def test_a_corrupt_model_ends_in_one_line_there_too(desk: Desk, edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
+    broken = bytearray((made / "symbols_int8.tflite").read_bytes())
+    broken[8:4000] = os.urandom(3992)
+    (tmp_path / "broken.tflite").write_bytes(broken)
+    ran = edgenet("bench", tmp_path / "broken.tflite", "--device", "pi", "--repetitions", 1)
+    assert (ran.code, ran.out) == (1, "")
+    assert "Traceback" not in ran.err
+    assert "broken.tflite" in ran.err.splitlines()[-1]
+
+
+def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "it's $(touch owned); `touch owned` \"ü\n.tflite"
+    shutil.copy(made / "symbols_int8.tflite", odd)
+    for name in desk.names[1:]:
+        ran = edgenet("bench", odd, "--device", name, "--repetitions", 1, "--json", cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        assert ran.document["rows"][0]["path"] == str(odd)
+    for device in ("pi; touch owned", "-oProxyCommand=touch owned", "android:$(touch owned)", "a\nb"):
+        refused = edgenet("bench", odd, "--device", device, cwd=tmp_path)
+        assert refused.code in (1, 2)
+        assert "Traceback" not in refused.err
+    assert not list(tmp_path.glob("owned*"))
+    assert not list(desk.folder.rglob("owned*")) + list(desk.server.home.rglob("owned*"))
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, made: Path, place: int) -> None:
+    before = len(recent(1000))
+    command = [sys.executable, "-m", "edgenet", "bench", str(made / "symbols_int8.tflite"), "--repetitions", "50"]
+    bench = subprocess.Popen([*command, "--device", desk.names[place]], stderr=subprocess.PIPE, text=True)
+    assert comes(lambda: len(recent(1000)) > before and len(recent(1)[0].repetitions) > 0, 60)
+    bench.send_signal(signal.SIGINT)
+    _, said = bench.communicate(timeout=30)
+    assert bench.returncode == 130
+    assert "Traceback" not in said
+    assert comes(lambda: not running("edgenet-runner") and not running(str(desk.folder / "phone")))
+    kept = recent(1000)
+    assert len(kept) == before + 1
+    assert (kept[0].verdict, kept[0].device) == ("unfinished", desk.names[place])
+    assert len(kept[0].repetitions) >= 1
+
+
+@pytest.mark.parametrize("moment", ["between repetitions", "in the middle of one"])
+def test_a_board_that_restarts_goes_on_where_it_was(desk: Desk, made: Path, moment: str) -> None:
+    schedule = dataclasses.replace(SHORT, warmup_s=0.5, repetitions=3)
+    restarts: list[threading.Thread] = []
+
+    def restart() -> None:
+        desk.server.stop()
+        desk.server.start()
+
+    def keep(_path: Path, _threads: int, one: Repetition) -> None:
+        if not restarts:
+            restarts.append(threading.Timer(0.0 if moment == "between repetitions" else 0.3, restart))
+            restarts[0].start()
+            if moment == "between repetitions":
+                restarts[0].join()
+
+    with open_bench(registry.find("pi")) as bench:
+        (result,) = measure([made / "symbols_int8.tflite"], schedule=schedule, bench=bench, keep=keep)
+        restarts[0].join()
+        assert len(running("edgenet-runner")) == 0, "what ran as the connection broke still runs"
+    assert [one.round for one in result.repetitions] == [0, 1, 2]
+    assert [one.after_gap for one in result.repetitions] == [False, True, False]
+
+
+def test_two_at_once_take_turns(desk: Desk, edgenet: Edgenet, made: Path) -> None:
+    with open_bench(registry.find("pi")):
+        held = edgenet("bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--wait", 0)
+    assert held.code == 1
+    assert "pi is held by" in held.err
+    free = edgenet("bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--wait", 0)
+    assert free.code == 0, free.err
