@@ -24,14 +24,15 @@ from devices.bench import Bench, Facts, PythonBench, Timed
 from devices.device import THROTTLED, DeviceState
 from devices.errors import DeviceLost
 from devices.model_file import check_model_file, sha256
+from devices.profile import CoolDown
 from devices.statistics import Ratio, bootstrap_ci95, paired_ratio
 from devices.timing import Run, Schedule
 
 RETRIES = 2
 """Of a repetition during which the device throttled."""
 
-COOL_DOWN_C, COOL_DOWN_S = 5.0, 300.0
-"""A repetition waits until the device is at most so much warmer than when it was idle; in all at most so long."""
+COOL_DOWN = CoolDown(above_idle_c=5.0, max_s=300.0)
+"""Before each repetition, for a device without a profile; max_s: in all."""
 
 UNSTABLE = 0.02
 """Half the interval's width, as a share of the median, beyond which the device is called unstable."""
@@ -139,7 +140,7 @@ def measure(
     repetitions: list[list[Repetition]] = [[] for _ in cases]
     facts: dict[int, Facts] = {}
     before = bench.state()
-    patience = _Patience(before.temperature_c)
+    patience = _Patience(before.temperature_c, bench.board.cool_down if bench.board else COOL_DOWN)
     for done, (turn, case) in enumerate(order):
         path, count = cases[case]
         what = f"{path.name}, {count} thread{'s' * (count > 1)}"
@@ -192,16 +193,16 @@ def speedup(slow: Latency, fast: Latency, seed: int = 0) -> Ratio:
 class _Patience:
     """How long a call has waited for its device to cool down."""
 
-    def __init__(self, idle_c: float | None) -> None:
+    def __init__(self, idle_c: float | None, rule: CoolDown) -> None:
         self._idle_c = idle_c
-        self._left_s = COOL_DOWN_S
+        self._above_c, self._left_s = rule.above_idle_c, rule.max_s
 
     def cool(self, bench: Bench, tell: Callable[[str], None]) -> None:
         if self._idle_c is None:
             return
         while self._left_s > 0:
             now_c = bench.state().temperature_c
-            if now_c is None or now_c <= self._idle_c + COOL_DOWN_C:
+            if now_c is None or now_c <= self._idle_c + self._above_c:
                 return
             tell(f"cool down: {now_c:.0f} °C, idle was {self._idle_c:.0f} °C")
             time.sleep(2)

@@ -13,7 +13,7 @@ from devices import latency
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.errors import DeviceLost, ModelUnreadable
-from devices.latency import COOL_DOWN_C, RETRIES, Repetition, fault, measure, speedup
+from devices.latency import COOL_DOWN, RETRIES, Repetition, fault, measure, speedup
 from devices.timing import Run, Schedule
 
 from .tiny_models import tiny_onnx, tiny_tflite, write
@@ -99,7 +99,14 @@ def test_a_broken_file_is_refused_before_anything_is_timed(tmp_path: Path) -> No
     assert steps == []
 
 
-COOL = DeviceState(frequency_khz=1_800_000, temperature_c=45.0, throttled=0)
+COOL = DeviceState(
+    load_1m=0.1,
+    governor="ondemand",
+    clock_driver="cpufreq-dt",
+    frequency_khz=1_800_000,
+    temperature_c=45.0,
+    throttled=0,
+)
 
 
 def run(warm: DeviceState = COOL, end: DeviceState = COOL, ms: float = 1.0, output: str = "0") -> Run:
@@ -110,6 +117,10 @@ class Board:
     """A device that answers from a script: no board throttles, or is unplugged, at a test's command."""
 
     device = "board"
+    runner = "native"
+    isa = ()
+    info = None
+    board = None
 
     def __init__(self, answers: list[Run | Exception], temperatures: list[float] | None = None) -> None:
         self.answers, self.temperatures = answers, temperatures or []
@@ -163,7 +174,7 @@ def test_what_stays_throttled_is_reported_as_such(tmp_path: Path) -> None:
 def test_what_makes_a_repetition_invalid(
     first: int | None, last: int | None, driver: str | None, bits: int | None, said: str
 ) -> None:
-    warm = DeviceState(frequency_khz=first, clock_driver=driver, throttled=bits)
+    warm = dataclasses.replace(COOL, frequency_khz=first, clock_driver=driver, throttled=bits)
     assert fault(run(warm, dataclasses.replace(warm, frequency_khz=last))) == said
 
 
@@ -183,7 +194,7 @@ def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(latency.time, "sleep", waits.append)
     said: list[str] = []
     once = dataclasses.replace(SHORT, repetitions=1)
-    board = Board([run()], [45.0, 61.0, 55.0, 45.0 + COOL_DOWN_C])
+    board = Board([run()], [45.0, 61.0, 55.0, 45.0 + COOL_DOWN.above_idle_c])
     measure(
         [write(tmp_path, "a.tflite", tiny_tflite())],
         schedule=once,
@@ -195,7 +206,7 @@ def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     forever = Board([run()], [45.0, *[90.0] * 1000])
     waits.clear()
     measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once, bench=forever)
-    assert len(waits) * 2 == latency.COOL_DOWN_S
+    assert len(waits) * 2 == COOL_DOWN.max_s
 
 
 @pytest.mark.parametrize(

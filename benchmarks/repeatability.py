@@ -1,0 +1,89 @@
+"""How far a number can be trusted: ten calls of `edgenet bench` on one device, and what a call costs beside measuring.
+
+    python benchmarks/repeatability.py FILE [--device pi4] [--calls 10] [--repetitions 5]
+
+Prints the median of each call and its verdict, how far the medians lie apart, and the seconds a call took outside of
+timing files: connecting, the lock, probing, the device's state, the database. The first call may push; it is listed
+apart. Goals: medians within +-2 %, or the tool itself calls the machine unstable; under 1 s beside measuring. Exit code
+1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from devices import bench, registry
+from devices.latency import Latency, measure
+from devices.statistics import spread
+from devices.timing import Schedule
+from edgenet.recorder import Recorder
+
+WITHIN = 0.02
+OVERHEAD_S = 1.0
+
+
+def call(target: registry.Target, path: Path, schedule: Schedule) -> tuple[Latency, float, int]:
+    """Do what one `edgenet bench` does: (the latency, seconds beside measuring, bytes pushed)."""
+    started = time.perf_counter()
+    measured = 0.0
+    with (
+        Recorder("benchmarks/repeatability.py", warn=print) as recorder,
+        bench.open_bench(target, native=True) as opened,
+    ):
+        timed = opened.time
+
+        def clocked(*arguments: object) -> bench.Timed:
+            nonlocal measured
+            begun = time.perf_counter()
+            try:
+                return timed(*arguments)  # type: ignore[arg-type]
+            finally:
+                measured += time.perf_counter() - begun
+
+        opened.time = clocked  # type: ignore[method-assign]
+        keep = recorder.keeper(opened.device, target.kind, opened.runner, info=opened.info)
+        (latency,) = measure([path], schedule=schedule, bench=opened, keep=keep)
+        pushed = opened.pushed_bytes if isinstance(opened, bench.NativeBench) else 0
+    return latency, time.perf_counter() - started - measured, pushed
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--device", default="local")
+    parser.add_argument("--calls", type=int, default=10)
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    target = registry.find(options.device)
+    schedule = replace(Schedule(), repetitions=options.repetitions)
+    table = Table(title=f"{options.file.name} on {target.name}")
+    for column in ("call", "median ms", "interval", "verdict", "beside measuring, s", "pushed, bytes"):
+        table.add_column(column, justify="right")
+    medians, verdicts, beside = [], [], []
+    for number in range(options.calls + 1):
+        latency, seconds, pushed = call(target, options.file, schedule)
+        low, high = latency.ci95_ms or (latency.median_ms, latency.median_ms)
+        name = "first" if number == 0 else str(number)
+        row = (name, f"{latency.median_ms:.4f}", f"{low:.4f} .. {high:.4f}", latency.verdict)
+        table.add_row(*row, f"{seconds:.2f}", str(pushed))
+        if number:
+            medians.append(latency.median_ms)
+            verdicts.append(latency.verdict)
+            beside.append(seconds)
+    Console().print(table)
+    apart, unstable = spread(medians), sum(verdict != "valid" for verdict in verdicts)
+    print(f"medians within +-{apart:.1%}; {unstable} of {len(verdicts)} calls not valid; goal: 2 %, or called unstable")
+    print(f"beside measuring: at most {max(beside):.2f} s; goal: {OVERHEAD_S:g} s")
+    sys.exit(not ((apart <= WITHIN or unstable) and max(beside) <= OVERHEAD_S))
+
+
+if __name__ == "__main__":
+    main()
