@@ -2,7 +2,8 @@
 
     EdgenetError            it failed; the message is one line: what is wrong and what to do      exit 1
     ├── UsageError          the command line asks for something that makes no sense               exit 2
-    └── GateMissed          everything ran, and a promised figure was not reached                 exit 3
+    ├── GateMissed          everything ran, and a promised figure was not reached                 exit 3
+    └── SourceError         a camera, clip or address that can never give a picture               exit 1
 
 Each room has a base error of its own (converters.errors.ConverterError, devices.errors.DeviceError); the command line
 turns all of them into one line on stderr.
@@ -25,3 +26,7 @@ class GateMissed(EdgenetError):
     """Everything ran, but a gate (agreement, accuracy, latency) was missed."""
 
     exit_code = 3
+
+
+class SourceError(EdgenetError):
+    """A camera, a clip or an address that can never give a picture."""

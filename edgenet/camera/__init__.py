@@ -1,0 +1,1 @@
+"""Live classification: source -> newest frame -> inference -> newest answer -> sinks."""
