@@ -22,9 +22,11 @@ def test_examples(tmp_path: Path) -> None:
     picture = sorted((tmp_path / "images" / "heart").iterdir())[0]
     best = run("run_on_a_pi.py", tmp_path / "symbols_int8.tflite", picture).splitlines()[0]
     assert best.endswith("heart")
+    timed = run("time_on_a_board.py", "local", tmp_path / "symbols_int8.tflite")
+    assert "symbols_int8.tflite on local: " in timed
 
 
 def test_examples_are_short_and_each_is_run_here() -> None:
     files = list(EXAMPLES.glob("*.py"))
-    assert {file.name for file in files} == {"convert_and_verify.py", "run_on_a_pi.py"}
+    assert {file.name for file in files} == {"convert_and_verify.py", "run_on_a_pi.py", "time_on_a_board.py"}
     assert all(len(file.read_text().splitlines()) <= 80 for file in files)
