@@ -32,7 +32,8 @@ _POWER = "use the power supply made for it, and its own cable: 5 V 3 A, 5 A for 
 # executed (noexec), the kernel refuses it.
 _GROUND_SCRIPT = f"""
 f=$1/check-$$
-printf '#!%s\\necho runs\\n' "$(command -v sh)" >"$f" && chmod 700 "$f" && printf 'exec:%s\\n' "$("$f" 2>&1)"
+s=$(command -v sh); case $s in /*) ;; *) s=/bin/sh ;; esac
+printf '#!%s\\necho runs\\n' "$s" >"$f" && chmod 700 "$f" && printf 'exec:%s\\n' "$("$f" 2>&1)"
 rm -f "$f"
 for t in {" ".join(TOOLS)}; do command -v $t >/dev/null && printf 'tool:%s\\n' $t; done
 for f in "$1"/bundles/*/.complete; do [ -f "$f" ] && printf 'bundle:%s\\n' "$f"; done

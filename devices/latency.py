@@ -9,6 +9,7 @@ the percentiles and for cooling down.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import secrets
 import time
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from devices.bench import Bench, Facts, PythonBench, Timed
 from devices.device import THROTTLED, DeviceState
-from devices.errors import DeviceLost
+from devices.errors import DeviceLost, DeviceUnreachable
 from devices.model_file import check_model_file, sha256
 from devices.profile import CoolDown
 from devices.statistics import Ratio, bootstrap_ci95, paired_ratio
@@ -33,6 +34,9 @@ RETRIES = 2
 
 COOL_DOWN = CoolDown(above_idle_c=5.0, max_s=300.0)
 """Before each repetition, for a device without a profile; max_s: in all."""
+
+RETURN_S, TRY_EVERY_S = 90.0, 2.0
+"""How long a device that was lost may take to start anew, and how often it is tried."""
 
 UNSTABLE = 0.02
 """Half the interval's width, as a share of the median, beyond which the device is called unstable."""
@@ -144,10 +148,11 @@ def measure(
     for done, (turn, case) in enumerate(order):
         path, count = cases[case]
         what = f"{path.name}, {count} thread{'s' * (count > 1)}"
+        say = functools.partial(tell, done, len(order))
         for _ in range(1 + RETRIES):
-            patience.cool(bench, lambda words, done=done: tell(done, len(order), words))  # type: ignore[misc]
-            tell(done, len(order), what)
-            timed = _timed(bench, path, count, schedule)
+            patience.cool(bench, say)
+            say(what)
+            timed = _timed(bench, path, count, schedule, say)
             facts[case] = timed.facts
             repetitions[case].append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap))
             keep(path, count, repetitions[case][-1])
@@ -209,12 +214,18 @@ class _Patience:
             self._left_s -= 2
 
 
-def _timed(bench: Bench, path: Path, threads: int, schedule: Schedule) -> Timed:
-    """Time one repetition; a device that was lost gets one chance to come back."""
+def _timed(bench: Bench, path: Path, threads: int, schedule: Schedule, tell: Callable[[str], None]) -> Timed:
+    """Time one repetition; a device that was lost gets one chance to come back, and the time to start anew."""
     try:
         return bench.time(path, threads, schedule)
     except DeviceLost:
-        return dataclasses.replace(bench.time(path, threads, schedule), after_gap=True)
+        tell(f"{bench.device} was lost: wait for it")
+    for _ in range(int(RETURN_S / TRY_EVERY_S)):
+        try:
+            return dataclasses.replace(bench.time(path, threads, schedule), after_gap=True)
+        except DeviceUnreachable:
+            time.sleep(TRY_EVERY_S)
+    return dataclasses.replace(bench.time(path, threads, schedule), after_gap=True)
 
 
 def _latency(

@@ -121,7 +121,7 @@ def script(command: Sequence[str], root: str, owner: str = "") -> Script:
     """
     token = secrets.token_hex(8)
     mark = f"{_TRAILER}:{token}:"
-    begin = f"printf '{mark}begin\\n'"
+    begin = f"trap : HUP; printf '{mark}begin\\n'"
     trailer = f"printf '\\n{mark}%d\\n' \"$s\""
     if not root:
         return Script(f"{begin}; {shlex.join(command)}; s=$?; {trailer}", "", mark.encode())

@@ -51,6 +51,8 @@ WORTHWHILE_DB = 0.5
 
 SENSITIVITY_IMAGES = 8
 
+FLOAT16 = "edgenet convert --precision float16 (twice the size, and float's answers)"
+
 DISTILLATION = 16_000_000_000
 """Values that the network stores on all steps' images: 2 to 5 minutes of training on 2 cores, whatever the network."""
 
@@ -277,7 +279,7 @@ def advise(
 ) -> str:
     """Say what would lose no more top-1 than is allowed, in one sentence."""
     if demand.effort == "plain" or found is None or on is None or demand.max_drop is None:
-        return "try --effort best, or --precision int16x8 (slow, and near float)"
+        return f"try --effort best, or {FLOAT16}"
     from converters.int8 import islands
     from converters.int8.correct import METHODS, correct
     from converters.int8.sensitivity import Sensitivity
@@ -302,4 +304,4 @@ def advise(
             options = " ".join(f"--keep-float {name}" for name in islands.names(simulator, kept))
             return f"{options} would reach it ({drop:.1f} points in the simulator)"
     more = "--effort best, or " if demand.effort == "fast" else ""
-    return f"try {more}--precision int16x8 (slow, and near float); no ten tensors in float reach it"
+    return f"try {more}{FLOAT16}; no ten tensors in float reach it"

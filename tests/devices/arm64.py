@@ -53,7 +53,7 @@ mount --rbind /dev "$2/dev"
 mount --bind "$2/etc/cpuinfo" "$2/proc/cpuinfo"
 exec chroot "$2" /bin/sh -c "$3"
 """
-_OWN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _ENTER, "sh")
+OWN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _ENTER, "sh")
 
 
 def qemu() -> str:
@@ -154,12 +154,12 @@ class Arm64Shell:
 
     def _enter(self, text: str, timeout_s: float, stdin: bytes | IO[bytes]) -> tuple[bytes, bytes]:
         env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "QEMU_CPU": PROCESSOR}
-        return exchange((*_OWN_NAMESPACE, qemu(), str(self._filesystem), text), timeout_s, stdin, env=env)
+        return exchange((*OWN_NAMESPACE, qemu(), str(self._filesystem), text), timeout_s, stdin, env=env)
 
 
 @functools.cache
 def _require_own_formats() -> None:
-    probe = (*_OWN_NAMESPACE[:-2], "mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc")
+    probe = (*OWN_NAMESPACE[:-2], "mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc")
     if os.name != "posix" or shutil.which("unshare") is None:
         pytest.skip("unshare is missing: apt-get install util-linux")
     done = subprocess.run(probe, capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ import pytest
 from devices import latency
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
-from devices.errors import DeviceLost, ModelUnreadable
+from devices.errors import DeviceLost, DeviceUnreachable, ModelUnreadable
 from devices.latency import COOL_DOWN, RETRIES, Repetition, fault, measure, speedup
 from devices.timing import Run, Schedule
 
@@ -187,6 +187,19 @@ def test_a_lost_device_gets_one_chance_and_the_gap_is_marked(tmp_path: Path) -> 
     with pytest.raises(DeviceLost, match="for good"):
         measure([file], schedule=SHORT, bench=gone, keep=lambda _path, _threads, one: kept.append(one))
     assert len(kept) == 1
+
+
+def test_a_device_that_starts_anew_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(latency.time, "sleep", waits.append)
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    away = DeviceUnreachable("no answer")
+    (result,) = measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), away, away, run(), run()]))
+    assert [one.after_gap for one in result.repetitions] == [False, True, False]
+    assert sum(waits) == 2 * latency.TRY_EVERY_S
+    with pytest.raises(DeviceUnreachable):
+        measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), *[away] * 1000]))
+    assert sum(waits) == 2 * latency.TRY_EVERY_S + latency.RETURN_S
 
 
 def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

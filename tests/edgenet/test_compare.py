@@ -248,6 +248,8 @@ class Board:
 
     device = "pi4"
 
+    runner, isa, info, board = "native", (), None, None
+
     def __init__(self, times: dict[str, float], end: DeviceState = STATE) -> None:
         self.times, self.end, self.rng = times, end, np.random.default_rng(5)
 
@@ -267,7 +269,7 @@ def benchmark(times: dict[str, float], folder: Path, end: DeviceState = STATE) -
         keep = recorder.keeper("pi4", "ssh", "native")
         paths = [folder / name for name in times]
         made = measure(paths, schedule=Schedule(repetitions=7), bench=Board(times, end), keep=keep)  # type: ignore[arg-type]
-        recorder.finished([Row(one, "", None, "") for one in made])
+        recorder.finished([Row(one, "", "native", "", None, "") for one in made])
     return made
 
 
@@ -280,7 +282,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def written(folder: Path, made: list[Latency]) -> Path:
     """The JSON document that edgenet bench writes."""
     file = folder / "base.json"
-    file.write_text(json.dumps({"rows": [row_json(Row(one, "int8", None, "")) for one in made]}, default=_plain))
+    file.write_text(
+        json.dumps({"rows": [row_json(Row(one, "int8", "native", "", None, "")) for one in made]}, default=_plain)
+    )
     return file
 
 

@@ -456,6 +456,7 @@ def test_published_weights(data: Path, name: str, make: Any) -> None:
 
 def test_imagenet_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline on any machine
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))  # nothing cached there
     with pytest.raises(
         EdgenetError, match=r"cannot download mobilenet_2_5_128_tf\.h5 \(.*refused.*\); give --weights FILE"

@@ -58,6 +58,8 @@ def run_of(ms: float, runs: int = 20, end: DeviceState = STATE) -> Run:
 class Board:
     """A device whose times a test chooses; any device answers just so, some of them later."""
 
+    runner, isa, info, board = "native", (), None, None
+
     def __init__(self, times: Iterator[float], device: str = "pi4", throttles: int = 0) -> None:
         self.device, self.times, self.throttles = device, times, throttles
 
@@ -78,7 +80,7 @@ def record(
     with Recorder("edgenet bench", warn=warnings.append, tools={"edgenet": "1"}) as recorder:
         keep = recorder.keeper(board.device, "ssh", "native")
         made = measure(paths, threads, Schedule(repetitions=repetitions), bench=board, keep=keep)  # type: ignore[arg-type]
-        recorder.finished([Row(one, "", None, "") for one in made])
+        recorder.finished([Row(one, "", "native", "", None, "") for one in made])
     return made, warnings
 
 
@@ -178,7 +180,7 @@ STATE = DeviceState(None, None, None, None, None, None)
 RUN = Run(np.arange(5_000_000, 5_001_000), 5, 2.5, 1.5, 1 << 20, "deadbeef", STATE, STATE)
 
 class Board:
-    device = "pi4"
+    device, runner, isa, info, board = "pi4", "native", (), None, None
     def state(self): return STATE
     def time(self, path, threads, schedule): return Timed(RUN, Facts("LiteRT 2.3.0"))
 
