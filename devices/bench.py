@@ -210,24 +210,9 @@ def open_bench(
 def _place(shell: Shell, target: Target, info: DeviceInfo, tell: Callable[[str], None]) -> Place:
     if target.kind == "local":
         return local_place()
-    if info.arch not in bundle.architectures():
-        return _like_here(shell, target, tell)
     archive = bundle.assemble(
         info.arch, lambda _done, _total, what: tell(f"fetch {what}" if what else "pack the runtime")
     )
     tell(f"push the runtime to {target.name}, where it is missing")
     folder, _ = Store(shell).put_bundle(archive)
     return bundle_place(folder, info.arch)
-
-
-def _like_here(shell: Shell, target: Target, tell: Callable[[str], None]) -> Place:
-    """Push what runs here to a device of the same architecture, which brings its own C library."""
-    here = local_place()
-    tell(f"push this machine's runtimes to {target.name}, where they are missing")
-    files = {word: Path(word) for word in (*here.command, *here.libraries.values())}
-    there = Store(shell).put(list(files.values())).paths
-    return Place(
-        tuple(there[files[word]] for word in here.command),
-        {engine: there[files[library]] for engine, library in here.libraries.items()},
-        here.versions,
-    )

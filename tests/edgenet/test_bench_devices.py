@@ -43,6 +43,10 @@ class Desk:
     def names(self) -> tuple[str, ...]:
         return ("local", "pi", f"android:{self.phone.serial}")
 
+    def running(self) -> list[str]:
+        """Command lines of the runners on the board and on the phone."""
+        return running(str(self.server.root / "bundles")) + running(str(self.folder / "phone" / "bundles"))
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
@@ -153,7 +157,7 @@ def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, m
     _, said = bench.communicate(timeout=30)
     assert bench.returncode == 130
     assert "Traceback" not in said
-    assert comes(lambda: not running("edgenet-runner") and not running(str(desk.folder / "phone")))
+    assert comes(lambda: not desk.running())
     kept = recent(1000)
     assert len(kept) == before + 1
     assert (kept[0].verdict, kept[0].device) == ("unfinished", desk.names[place])
@@ -179,7 +183,7 @@ def test_a_board_that_restarts_goes_on_where_it_was(desk: Desk, made: Path, mome
     with open_bench(registry.find("pi")) as bench:
         (result,) = measure([made / "symbols_int8.tflite"], schedule=schedule, bench=bench, keep=keep)
         restarts[0].join()
-        assert len(running("edgenet-runner")) == 0, "what ran as the connection broke still runs"
+        assert comes(lambda: not desk.running()), "what ran as the connection broke still runs"
     assert [one.round for one in result.repetitions] == [0, 1, 2]
     assert [one.after_gap for one in result.repetitions] == [False, True, False]
 
