@@ -349,9 +349,14 @@ def test_the_profile_names_the_operators_and_what_ran_them(tmp_path: Path, runne
 def test_the_operators_times_add_up_to_the_inference(data: Path) -> None:
     path = data / "foreign" / "mobilenet_v1_0.75_192_quant.tflite"
     timed = (*QUICK[:-4], "--min-runs", "15", "--cap-s", "5")
-    whole = np.median(run(path, *timed).one("samples")["ns"]) / 1e3
-    ops = sum(op["us"] for op in run(path, *timed, "--profile").all("op"))
-    assert 0.5 < ops / whole < 2
+    shares = []
+    for _ in range(4):  # neighbours disturb one of the two at times
+        whole = np.median(run(path, *timed).one("samples")["ns"]) / 1e3
+        ops = sum(op["us"] for op in run(path, *timed, "--profile").all("op"))
+        shares.append(ops / whole)
+        if 0.5 < shares[-1] < 2:
+            return
+    raise AssertionError(f"the operators take {shares} of the inference")
 
 
 HEADER = Part(
