@@ -6,7 +6,7 @@ uint8 RGB [1, h, w, 3] in raw bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,8 @@ def shift_input(flatbuffer: bytes, shift: float) -> bytes:
     kernel_tensor, bias_tensor = (graph.tensors[i] for i in convolution.inputs[1:3])
     kernel = _values(model, kernel_tensor).reshape(kernel_tensor.shape)
     bias = _values(model, bias_tensor) + np.float32(shift) * kernel.sum(axis=(1, 2, 3))
-    own = _add_tensor(graph, f"{bias_tensor.name.decode()}/shifted", bias_tensor.type, bias_tensor.shape)
-    graph.tensors[own].buffer = _add_buffer(model, bias.astype(np.float32))
+    own = add_tensor(graph, f"{bias_tensor.name.decode()}/shifted", bias_tensor.type, bias_tensor.shape)
+    graph.tensors[own].buffer = add_buffer(model, bias.astype(np.float32))
     convolution.inputs[2] = own  # others may read the bias that it had
     return write(model)
 
@@ -105,7 +105,7 @@ def lift_dead_channels(flatbuffer: bytes, input_scale: Callable[[str], float]) -
         if dead.any():
             flat[dead, 0] = least[dead]
             kernel = np.moveaxis(flat.reshape(kernel.shape), 0, channel_axis)
-            kernel_tensor.buffer = _add_buffer(model, np.ascontiguousarray(kernel, np.float32))
+            kernel_tensor.buffer = add_buffer(model, np.ascontiguousarray(kernel, np.float32))
     return write(model)
 
 
@@ -122,18 +122,18 @@ def uint8_front(flatbuffer: bytes, scale: float, zero: int, shift: float) -> byt
     normalized = int(graph.inputs[0])
     shape = graph.tensors[normalized].shape
     graph.tensors[normalized].name = b"normalized"
-    raw = _add_tensor(graph, INPUT_NAME, schema.TensorType.UINT8, shape)
+    raw = add_tensor(graph, INPUT_NAME, schema.TensorType.UINT8, shape)
     graph.tensors[raw].quantization = _parameters(scale, zero)
     front = []
     scaled = normalized
     if shift:
-        scaled = _add_tensor(graph, "scaled", schema.TensorType.FLOAT32, shape)
-        constant = _add_tensor(graph, "offset", schema.TensorType.FLOAT32, np.array([], np.int32))
-        graph.tensors[constant].buffer = _add_buffer(model, np.array(shift, np.float32))
-        add = _operator(model, schema.BuiltinOperator.ADD, [scaled, constant], [normalized])
+        scaled = add_tensor(graph, "scaled", schema.TensorType.FLOAT32, shape)
+        constant = add_tensor(graph, "offset", schema.TensorType.FLOAT32, ())
+        graph.tensors[constant].buffer = add_buffer(model, np.array(shift, np.float32))
+        add = operator(model, schema.BuiltinOperator.ADD, [scaled, constant], [normalized])
         add.builtinOptionsType, add.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
         front = [add]
-    front = [_operator(model, schema.BuiltinOperator.DEQUANTIZE, [raw], [scaled]), *front]
+    front = [operator(model, schema.BuiltinOperator.DEQUANTIZE, [raw], [scaled]), *front]
     graph.operators = front + list(graph.operators)
     graph.inputs = np.array([raw], np.int32)
     return write(_named(model))
@@ -146,7 +146,7 @@ def kept_float(flatbuffer: bytes) -> tuple[str, ...]:
     model = read(flatbuffer)
     graph = model.subgraphs[0]
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    moves = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
+    moves = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE, schema.BuiltinOperator.RESHAPE)
     counts: dict[str, int] = {}
     for op in graph.operators:
         code = model.operatorCodes[op.opcodeIndex].builtinCode
@@ -156,6 +156,42 @@ def kept_float(flatbuffer: bytes) -> tuple[str, ...]:
         if code not in moves and answers_float and not hybrid:
             counts[names[code]] = counts.get(names[code], 0) + 1
     return tuple(f"{name} x {n}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def add_tensor(graph: Any, name: str, kind: int, shape: Sequence[int] | np.ndarray) -> int:
+    """Add a tensor without constant data to a SubGraphT; return its index."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = schema.TensorT()
+    tensor.name, tensor.type, tensor.shape, tensor.hasRank = name.encode(), kind, np.asarray(shape, np.int32), True
+    tensor.buffer = 0  # the schema's empty buffer: no constant data
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def add_buffer(model: Any, values: np.ndarray) -> int:
+    """Add a constant to a ModelT; return its index."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def operator(model: Any, code: int, inputs: list[int], outputs: list[int]) -> Any:
+    """Make an operator, which the caller puts in its place and gives its options."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    known = [i for i, c in enumerate(model.operatorCodes) if c.builtinCode == code and c.version == 1]
+    if not known:
+        entry = schema.OperatorCodeT()
+        entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
+        model.operatorCodes.append(entry)
+        known = [len(model.operatorCodes) - 1]
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = known[0], np.array(inputs, np.int32), np.array(outputs, np.int32)
+    return made
 
 
 def _named(model: Any) -> Any:
@@ -204,46 +240,9 @@ def _values(model: Any, tensor: Any) -> np.ndarray:
     return np.frombuffer(np.asarray(model.buffers[tensor.buffer].data, np.uint8).tobytes(), np.float32)
 
 
-def _add_buffer(model: Any, values: np.ndarray) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    return len(model.buffers) - 1
-
-
-def _add_tensor(graph: Any, name: str, kind: int, shape: np.ndarray) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensor = schema.TensorT()
-    tensor.name, tensor.type, tensor.shape, tensor.hasRank = name.encode(), kind, shape, True
-    tensor.buffer = 0  # the schema's empty buffer: no constant data
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
 def _parameters(scale: float, zero: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     parameters = schema.QuantizationParametersT()
     parameters.scale, parameters.zeroPoint = np.array([scale], np.float32), np.array([zero], np.int64)
     return parameters
-
-
-def _operator(model: Any, code: int, inputs: list[int], outputs: list[int]) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    known = [i for i, c in enumerate(model.operatorCodes) if c.builtinCode == code and c.version == 1]
-    if not known:
-        entry = schema.OperatorCodeT()
-        entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
-        model.operatorCodes.append(entry)
-        known = [len(model.operatorCodes) - 1]
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = (
-        known[0],
-        np.array(inputs, np.int32),
-        np.array(outputs, np.int32),
-    )
-    return operator

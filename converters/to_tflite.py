@@ -1,10 +1,10 @@
 """Keras -> TFLite: float32, float16, dynamic range, int8, int16x8.
 
-TensorFlow's converter makes the float graph, ai-edge-quantizer the integer ones. Two choices make the files fast:
+TensorFlow's converter makes the float graph, ai-edge-quantizer the integer ones. What stays float in int8 files:
 
 - HARD_SWISH stays float. XNNPACK has no int8 HARD_SWISH: quantized, each one leaves the delegate (4.5 of V3-Large's
   5.8 ms). As dequantize - HARD_SWISH - quantize it is one cheap step inside.
-- The softmax stays float, so that every file answers float32 probabilities without ties.
+- The logits and the softmax: every file answers float32 probabilities without ties. See tflite_classifier.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from converters import tflite_graph
+from converters import tflite_classifier, tflite_graph
 from converters.calibration import TensorRange, activation_ranges
 from converters.errors import ConverterError
 
@@ -38,7 +38,8 @@ class TfliteModel:
 
     Attributes:
         flatbuffer: the file, without labels.
-        kept_float: operators of a quantized file that compute in float, such as "HARD_SWISH x 19".
+        kept_float: operators of a quantized file that compute in float, such as "HARD_SWISH x 19"; not the classifier
+            of an int8 file, which multiplies integers and answers float.
         ranges: the activation ranges that were written into it.
         calibration_images: how many images the ranges come from.
     """
@@ -107,6 +108,7 @@ def quantize(
     """
     if precision == "dynamic":
         quantized = _quantized(graph, "dynamic_wi8_afp32", (), ("DEPTHWISE_CONV_2D",))
+        quantized = tflite_classifier.dense_as_convolution(quantized)
         flatbuffer = tflite_graph.uint8_front(quantized, scale, 0, offset)
         return TfliteModel(flatbuffer, tflite_graph.kept_float(quantized))
     zero = tflite_graph.zero_point(scale, offset)
@@ -115,10 +117,13 @@ def quantize(
     ranges = activation_ranges(
         graph, counted, scale=scale, offset=-zero * scale, known=decided or {}, threads=threads, progress=progress
     )
+    in_float = tflite_classifier.float_tensors(graph) if precision == "int8" else ()
     levels, recipe = (255, "static_wi8_ai8") if precision == "int8" else (65535, "static_wi8_ai16")
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
     graph = tflite_graph.lift_dead_channels(graph, lambda tensor: scales.get(tensor, 1.0))
-    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT, keep_float)
+    ranges = tuple(r for r in ranges if r.tensor not in in_float)
+    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT, keep_float, in_float)
+    quantized = tflite_classifier.dense_as_convolution(quantized)
     flatbuffer = tflite_graph.uint8_front(quantized, scale, zero, 0.0)
     return TfliteModel(flatbuffer, tflite_graph.kept_float(quantized), ranges, counted.images)
 
@@ -129,6 +134,7 @@ def _quantized(
     ranges: tuple[TensorRange, ...],
     stays_float: tuple[str, ...],
     keep_float: Collection[str] = (),
+    classifier: tuple[str, ...] = (),
 ) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
@@ -139,18 +145,22 @@ def _quantized(
         for name in stays_float:
             operation = qtyping.TFLOperationName[name]
             worker.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
-        for tensor in keep_float:
-            # aeq's scope of an operator is the names of its outputs, each with a semicolon behind it.
-            worker.update_quantization_recipe(
-                regex=f"^{re.escape(tensor)};",
-                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-                algorithm_key="no_quantize",
-            )
+        for tensor in (*keep_float, *classifier):
+            every = qtyping.TFLOperationName.ALL_SUPPORTED
+            worker.update_quantization_recipe(_answering(tensor), every, algorithm_key="no_quantize")
+        for tensor in (one for one in classifier if one not in keep_float):
+            for name in ("FULLY_CONNECTED", "CONV_2D"):
+                worker.add_dynamic_config(_answering(tensor), qtyping.TFLOperationName[name], num_bits=8)
         try:
             result = worker.quantize(statistics) if ranges else worker.quantize()
         except (ValueError, RuntimeError, KeyError) as exc:
             raise ConverterError(f"this network cannot be quantized: {_first_line(exc)}") from exc
     return bytes(result.quantized_model)
+
+
+def _answering(tensor: str) -> str:
+    """Match the operator of this answer: aeq's scope is the names of its outputs, each with a semicolon behind it."""
+    return f"^{re.escape(tensor)};"
 
 
 def _extent(value: float, rank: int) -> np.ndarray:

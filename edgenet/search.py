@@ -2,7 +2,7 @@
 
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
 2. Corrections: biases; GPTQ rounding; weights fitted to the quantized input. The best of them.
-3. Equalization of the channels ahead of depthwise layers, with that correction.
+3. Equalization of the channels ahead of depthwise layers, with that correction; with none where none helped.
 4. Ranges averaged over the images, which cut off what few of them reach.
 5. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
 6. Distillation, with effort "best".
@@ -115,13 +115,12 @@ class _Walk:
     def __init__(
         self, prepared: Prepared, every: np.ndarray, training: np.ndarray, held_out: Images, progress: Progress
     ) -> None:
-        from converters.int8.correct import METHODS
-
         self.prepared, self.every, self.training = prepared, every, training
         self.held_out, self.progress = held_out, progress
         self.state = self.base = prepared.start
         """base: float weights and ranges that corrections start from."""
-        self.method = METHODS[0]
+        self.method: Method | None = None
+        """The best correction so far; None while none has helped."""
         self.attempts: list[Attempt] = []
         self._best: Attempt | None = None
 
@@ -230,9 +229,11 @@ class _Walk:
         )
         self.attempt(f"distillation, {steps} steps", state)
 
-    def _corrected(self, base: State, method: Method) -> State:
+    def _corrected(self, base: State, method: Method | None) -> State:
         from converters.int8.correct import correct
 
+        if method is None:
+            return base
         tell = functools.partial(self.progress, method.name)
         return correct(self.prepared.simulator, base, self.training, method, tell)
 

@@ -125,6 +125,35 @@ def convolve(
     return store(graph.linear(layer, x.values, whole, whole_bias) * factor, span, point, bounds)
 
 
+def classify(layer: Any, weights: tuple[np.ndarray, np.ndarray], x: Any) -> Any:
+    """Compute a classifier from real numbers: each picture's row is quantized by its own extremes, the answer is float.
+
+    Source: XNNPACK's qd8 (xnn_qd8_asymmetric_quantization_params) and qd8-f32-qc8w.
+    """
+    import tensorflow as tf
+
+    kernel, bias = weights
+    axes = tuple(range(1, len(x.shape)))
+    low = tf.minimum(tf.reduce_min(x, axes, keepdims=True), 0.0)
+    high = tf.maximum(tf.reduce_max(x, axes, keepdims=True), 0.0)
+    steps = tf.where(high == low, 1.0, STEPS / (high - low))  # in one real unit
+    below, above = low * steps, high * steps
+    zero = tf.where((below - 128.0) + (above + 127.0) > 0, -128.0 - below, 127.0 - above)
+    zero = tf.round(tf.clip_by_value(zero, -128.0, 127.0))
+    values = tf.clip_by_value(tf.round(x * steps), -128.0 - zero, 127.0 - zero)
+    step = kernel_scale(layer, kernel)
+    total = graph.linear(layer, values, np.rint(kernel / step).astype(np.float32), np.float32(0))
+    return total * (1.0 / steps) * step.reshape(-1) + bias
+
+
+def hard_swish(x: Any) -> Any:
+    """Compute a hard swish as XNNPACK does in float: x times a gate of one fused multiply-add."""
+    import tensorflow as tf
+
+    gate = tf.cast(tf.cast(x, tf.float64) * np.float64(np.float32(1 / 6)) + 0.5, tf.float32)
+    return x * tf.clip_by_value(gate, 0.0, 1.0)
+
+
 def add(a: Levels, b: Levels, span: Range, point: int) -> Levels:
     """Add two tensors of integers."""
     import tensorflow as tf

@@ -22,7 +22,7 @@ import numpy as np
 
 from converters.int8 import arithmetic, graph
 from converters.int8.rounding import DAMPING, gptq, gptq_depthwise
-from converters.int8.simulator import Simulator, State, float_points, weights_of, write_weights
+from converters.int8.simulator import Simulator, State, weights_of, write_weights
 
 ENOUGH_IMAGES = 24
 """All are in memory at once, twice. V1-0.25 gains 7.7 dB of SQNR from 12 of them; GPTQ's covariances want more."""
@@ -83,7 +83,7 @@ def correct(
     core = simulator.core
     write_weights(core, state.weights)
     x = simulator.read(images[:: -(-len(images) // ENOUGH_IMAGES)])
-    quiet = float_points(core, simulator.points, state.kept_float)
+    quiet = simulator.float_points(state.kept_float)
     corrected = dict(weights_of(core))
     done: list[str] = []
 

@@ -19,7 +19,7 @@ import numpy as np
 from converters.int8 import arithmetic, graph
 from converters.int8.arithmetic import STEPS, Range
 from converters.int8.ranges import NUDGE, Kind, allowed
-from converters.int8.simulator import Simulator, State, Weights, float_points, write_weights
+from converters.int8.simulator import Simulator, State, Weights, write_weights
 
 BATCH = 16
 WEIGHT_RATE = 0.005
@@ -123,7 +123,7 @@ class _Student:
         import tensorflow as tf
 
         self._simulator, self._start = simulator, start
-        quiet = float_points(simulator.core, simulator.points, start.kept_float)
+        quiet = simulator.float_points(start.kept_float)
         self._rounded = [point for point in simulator.points if point not in quiet]
         layers = {name: simulator.core.get_layer(name) for name in start.weights}
         self._float_layers = {simulator.steps[i].operation.name for i in start.kept_float}

@@ -61,7 +61,7 @@ def explain(
     """
     images = images[:: max(1, len(images) // IMAGES)][:IMAGES]
     sensitivity = Sensitivity(simulator, float_state)
-    activations = sensitivity.alone(images, progress)
+    activations = dict.fromkeys(simulator.points, 200.0) | sensitivity.alone(images, progress)
     weights = sensitivity.layers_alone(images)
     true = _answers(simulator, float_state, images)
     answered = simulator.answered(images, state)

@@ -86,15 +86,24 @@ def moves_only(operation: Any) -> bool:
     import keras
 
     kinds = (
-        keras.layers.Reshape,
-        keras.layers.Flatten,
         keras.layers.ZeroPadding2D,
         keras.layers.MaxPooling2D,
         keras.layers.GlobalMaxPooling2D,
+        keras.layers.Permute,
+    )
+    return reshapes(operation) or isinstance(operation, kinds)
+
+
+def reshapes(operation: Any) -> bool:
+    """Say whether an operation gives the same values in the same order."""
+    import keras
+
+    kinds = (
+        keras.layers.Reshape,
+        keras.layers.Flatten,
         keras.layers.Dropout,
         keras.layers.SpatialDropout2D,
         keras.layers.Identity,
-        keras.layers.Permute,
     )
     return isinstance(operation, kinds)
 

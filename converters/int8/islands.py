@@ -46,10 +46,11 @@ def operators(simulator: Simulator) -> list[frozenset[int]]:
 
 
 def around(simulator: Simulator, point: int) -> frozenset[int]:
-    """Return the smallest island in which a point is float."""
+    """Return the smallest island in which a point is float; the classifier reads float without being in it."""
     found = graph.readers(simulator.core)
     wanted = {point} | {simulator.position[id(r)] for r in found.get(id(simulator.steps[point].outputs[0]), [])}
-    return frozenset(position for one in operators(simulator) if one & wanted for position in one)
+    touched = [one for one in operators(simulator) if one & wanted and simulator.classifier not in one]
+    return frozenset(position for one in touched for position in one)
 
 
 def of_layers(simulator: Simulator, names: Iterable[str]) -> frozenset[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters import tflite_graph, to_onnx, to_tflite
+from converters import tflite_classifier, tflite_graph, to_onnx, to_tflite
 from converters.errors import ConverterError
 from converters.int8 import graph, points
 from converters.int8.equalize import equalize
@@ -67,8 +67,8 @@ def prepare(
         return None  # a SavedModel: Keras sees one layer, and cannot copy it
     zero = tflite_graph.zero_point(scale, offset)
     folded = fold(core, offset + zero * scale if takes_shift(core) else 0.0)
-    found = _points(folded, to_tflite.trace(folded), images, scale, zero)
-    simulator = Simulator(folded, found, scale, zero)
+    found, classifier = _points(folded, to_tflite.trace(folded), images, scale, zero)
+    simulator = Simulator(folded, found, scale, zero, classifier)
     if not simulator.fused:
         return None
     return Prepared(simulator, _state(simulator, images, progress))
@@ -139,21 +139,30 @@ def onnx(prepared: Prepared, state: State, images: np.ndarray, metadata: dict[st
     )
 
 
-def _points(core: keras.Model, traced: bytes, images: np.ndarray, scale: float, zero: int) -> list[int]:
+def _points(
+    core: keras.Model, traced: bytes, images: np.ndarray, scale: float, zero: int
+) -> tuple[list[int], int | None]:
+    """Find the points of a network, and its classifier."""
     x = (images[: points.PROBES].astype(np.float32) - np.float32(zero)) * np.float32(scale)
     steps = graph.nodes(core)
     found = points.match(core, x, points.tflite_values(traced, x))
-    return [point for point in found if graph.activation(steps[point].operation) not in ("softmax", "sigmoid")]
+    *_, logits = tflite_classifier.float_tensors(traced) or ("",)
+    classifier = next((point for point, names in found.items() if logits in names), None)
+    return [p for p in found if graph.activation(steps[p].operation) not in ("softmax", "sigmoid")], classifier
 
 
 def averaged(prepared: Prepared, start: State, images: np.ndarray) -> State:
-    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach."""
+    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach.
+
+    What the simulator never rounds keeps its range: nobody could say whether the mean is better.
+    """
     simulator = prepared.simulator
+    rounded = frozenset(simulator.points) - simulator.float_points()
     write_weights(simulator.core, start.weights)
     seen = simulator.seen(images)
     spans = dict(start.ranges)
     for point, extremes in seen.items():
-        if simulator.kinds[point] in ("free", "swish"):
+        if point in rounded and simulator.kinds[point] in ("free", "swish"):
             low, high = (float(value) for value in extremes.mean(axis=0))
             spans[point] = allowed(simulator.kinds[point], low, high)
     return replace(start, ranges=spans)

@@ -23,7 +23,7 @@ Kind = Literal["free", "swish", "gate", "opening", "scores"]
 """free: anything that holds zero.
 swish: read by a hard swish alone, which answers 0 below -3: level 0 is -3 exactly, nothing below is worth a level.
 gate: relu6(x + 3) of a hard sigmoid: 0..6, always.   opening: a sixth of it: 0..1, always.
-scores: the logits: what was seen, never clipped.
+scores: the logits: what was seen, never clipped; where a classifier answers them, no file stores them as integers.
 """
 
 

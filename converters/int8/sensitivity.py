@@ -45,7 +45,7 @@ class Sensitivity:
         self._answer = tf.function(lambda x: graph.run(simulator.core, x, call), autograph=False)
 
     def alone(self, images: np.ndarray, progress: Callable[[int, int], None] | None = None) -> dict[int, float]:
-        """Return the SQNR of the logits, in dB, when a point alone is rounded; by position.
+        """Return the SQNR of the logits, in dB, when a point alone is rounded; by position, of those that files round.
 
         Args:
             images: uint8 [n, height, width, 3].
@@ -53,10 +53,11 @@ class Sensitivity:
         """
         reference = self._logits(images, (), ())
         found = {}
-        for i, point in enumerate(self._simulator.points):
+        points = sorted(set(self._simulator.points) - self._simulator.float_points())
+        for i, point in enumerate(points):
             found[point] = decibels(reference, self._logits(images, (point,), ()))
             if progress:
-                progress(i + 1, len(self._simulator.points))
+                progress(i + 1, len(points))
         return found
 
     def layers_alone(self, images: np.ndarray) -> dict[str, float]:

@@ -56,21 +56,6 @@ def write_weights(core: keras.Model, weights: Weights) -> None:
         core.get_layer(name).set_weights(list(pair))
 
 
-def float_points(core: keras.Model, points: Iterable[int], kept_float: frozenset[int]) -> frozenset[int]:
-    """Name the points that stay float: computed in float, and read by operators in float alone."""
-    steps, found = graph.nodes(core), graph.readers(core)
-    position = {id(node): i for i, node in enumerate(steps)}
-
-    def in_float(node: Any) -> bool:
-        return position[id(node)] in kept_float or always_float(node)
-
-    return frozenset(
-        point
-        for point in points
-        if in_float(steps[point]) and all(in_float(reader) for reader in found.get(id(steps[point].outputs[0]), []))
-    )
-
-
 def always_float(node: Any) -> bool:
     """Say whether a node computes in float in every file."""
     return graph.activation(node.operation) in ("hard_swish", "softmax")
@@ -129,28 +114,60 @@ def fused(core: keras.Model, points: frozenset[int]) -> dict[int, Fused]:
     return answer
 
 
+def dynamic(core: keras.Model, classifier: int | None) -> frozenset[int]:
+    """Name the classifier and what reshapes its row of inputs: they read float, and answer float."""
+    if classifier is None:
+        return frozenset()
+    steps, found = graph.nodes(core), graph.readers(core)
+    producer = {id(tensor): i for i, node in enumerate(steps) for tensor in node.outputs}
+    answer = [classifier]
+    while (before := producer.get(id(steps[answer[-1]].input_tensors[0]))) is not None:
+        if not graph.reshapes(steps[before].operation) or graph.only_reader(found, steps[before]) is None:
+            break
+        answer.append(before)
+    return frozenset(answer)
+
+
 class Simulator:
     """One folded network that takes on one State after another.
 
     Attributes:
         core: the folded network; its weights are those of the state last loaded.
-        points: positions of the nodes whose outputs are stored as integers.
+        points: positions of the nodes whose outputs are stored as integers, where they do not stay float.
         kinds: of each point.
         fused: what a file computes in one operator, by the position of the weighted layer.
         scale: the network reads (level - zero) * scale.
         zero: see scale.
+        classifier: position of the layer that answers logits in float, with int8 weights; None where there is none.
     """
 
-    def __init__(self, core: keras.Model, points: Iterable[int], scale: float, zero: int) -> None:
+    def __init__(
+        self, core: keras.Model, points: Iterable[int], scale: float, zero: int, classifier: int | None = None
+    ) -> None:
         """Prepare to run a folded network with integers at these points."""
-        self.core, self.scale, self.zero = core, np.float32(scale), zero
+        self.core, self.scale, self.zero, self.classifier = core, np.float32(scale), zero, classifier
         self.points = tuple(sorted(points))
         self.kinds: dict[int, Kind] = kinds(core, self.points)
         self.steps = graph.nodes(core)
         self.position = {id(node): i for i, node in enumerate(self.steps)}
         self.fused = fused(core, frozenset(self.points))
         self._passed = {position: one.point for one in self.fused.values() for position in one.passed}
+        self._dynamic = dynamic(core, classifier)
         self._answer: Callable[[Any], Any] | None = None
+
+    def float_points(self, kept_float: frozenset[int] = frozenset()) -> frozenset[int]:
+        """Name the points that stay float: answered in float, and read by operators that read float alone."""
+        found = graph.readers(self.core)
+        chosen = kept_float | self._dynamic
+
+        def in_float(node: Any) -> bool:
+            return self.position[id(node)] in chosen or always_float(node)
+
+        def stays(point: int) -> bool:
+            node = self.steps[point]
+            return point == self.classifier or all(map(in_float, (node, *found.get(id(node.outputs[0]), []))))
+
+        return frozenset(filter(stays, self.points))
 
     def load(self, state: State) -> None:
         """Take on a state: its weights, ranges and what it keeps in float."""
@@ -195,7 +212,8 @@ class Simulator:
 
     def stored_values(self) -> int:
         """Count the integers that the network stores for one image."""
-        return sum(int(np.prod(self.steps[point].outputs[0].shape[1:])) for point in self.points)
+        stored = frozenset(self.points) - self.float_points()
+        return sum(int(np.prod(self.steps[point].outputs[0].shape[1:])) for point in stored)
 
     def seen(self, images: np.ndarray, progress: Callable[[int], None] | None = None) -> dict[int, np.ndarray]:
         """Find the smallest and largest value of each point in float on each of uint8 images: [n, 2]."""
@@ -225,7 +243,7 @@ class Simulator:
     def _run(self, images: Any, state: State, held: dict[int, Any] | None = None) -> Any:
         import tensorflow as tf
 
-        rounded = frozenset(self.points) - float_points(self.core, self.points, state.kept_float)
+        rounded = frozenset(self.points) - self.float_points(state.kept_float)
 
         def call(node: Any, *args: Any, **kwargs: Any) -> Any:
             y = self._step(node, args, kwargs, state, rounded)
@@ -247,8 +265,9 @@ class Simulator:
         if levels and self._passed.get(position) == levels[0].point:
             return levels[0]
         if levels and graph.moves_only(layer):
-            return levels[0].moved(layer)
-        in_float = position in state.kept_float or always_float(node)
+            moved = levels[0].moved(layer)
+            return moved if position in state.kept_float | self._dynamic else replace(moved, exact=None)
+        in_float = position in state.kept_float or position == self.classifier or always_float(node)
         if not in_float and levels and len(levels) == len(node.input_tensors):
             answer = self._on_integers(position, layer, levels, state, rounded)
             if answer is not None:
@@ -260,10 +279,14 @@ class Simulator:
             return value.unrounded() if in_float else value.real()
 
         args, kwargs = keras.tree.map_structure(read, (args, kwargs))
-        if graph.weighted(layer):
+        if graph.weighted(layer) and position == self.classifier and position not in state.kept_float:
+            y = arithmetic.classify(layer, state.weights[layer.name], args[0])
+        elif graph.weighted(layer):
             kernel, bias = state.weights[layer.name]
             kernel = kernel if position in state.kept_float else arithmetic.round_kernel(layer, kernel)
             y = graph.linear(layer, args[0], kernel, bias)
+        elif graph.activation(layer) == "hard_swish":
+            y = arithmetic.hard_swish(args[0])
         else:
             y = layer(*args, **kwargs)
         if position not in rounded:

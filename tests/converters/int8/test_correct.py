@@ -16,7 +16,7 @@ from converters.int8 import arithmetic, graph, islands
 from converters.int8.arithmetic import Range
 from converters.int8.correct import METHODS, Method, correct
 from converters.int8.prepare import Prepared, prepare
-from converters.int8.simulator import State, float_points
+from converters.int8.simulator import State
 
 from .networks import SIGNED, position, sqnr_db
 
@@ -34,7 +34,7 @@ def with_rounded_weights(prepared: Prepared, state: State) -> State:
 def layer_means(prepared: Prepared, state: State, images: np.ndarray, *, rounded: bool) -> dict[str, np.ndarray]:
     """Mean of each channel that each layer answers, with the weights of a state; points rounded to 8 bits, or not."""
     simulator, found = prepared.simulator, {}
-    quiet = float_points(simulator.core, simulator.points, state.kept_float)
+    quiet = simulator.float_points(state.kept_float)
 
     def call(node: Any, *args: Any, **kwargs: Any) -> Any:
         place, layer = simulator.position[id(node)], node.operation

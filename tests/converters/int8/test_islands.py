@@ -66,6 +66,7 @@ def test_around_a_point_are_its_operator_and_its_readers(mobile: Prepared) -> No
     assert around("deep_swish") == {"deep_swish", "pool", "gated"}
     assert around("stem_swish") == {"stem_swish", "down_pad", "down", "down_relu"}
     assert around("gated") == {"gated", "narrow"}
+    assert around("features") == {"features"}, "the classifier reads float as it is"
 
 
 def test_the_operators_of_layers(mobile: Prepared) -> None:

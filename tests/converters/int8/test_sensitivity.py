@@ -42,7 +42,7 @@ def test_a_huge_range_costs_most(mobile: Prepared, before: dict[int, float], ima
     assert worst(before) != point
     assert worst(now) == point
     assert now[point] < before[point] - 15
-    same = [other for other in simulator.points if other != point]
+    same = [other for other in before if other != point]
     assert [now[other] for other in same] == pytest.approx([before[other] for other in same], abs=1e-6)
 
 
@@ -66,15 +66,14 @@ def test_a_cost_is_that_of_the_float_network_with_one_tensor_rounded(mobile: Pre
     simulator, few = mobile.simulator, images[:8]
     told: list[tuple[int, int]] = []
     costs = Sensitivity(simulator, mobile.start).alone(few, lambda done, of: told.append((done, of)))
-    assert list(costs) == list(simulator.points)
+    assert [*costs, position(simulator, "scores")] == list(simulator.points)
     assert told == [(i, len(costs)) for i in range(1, len(costs) + 1)]
     true = logits(float_scores(mobile, few))
-    point = position(simulator, "scores")
+    point = position(simulator, "features")
     scale = float(mobile.start.ranges[point].scale)
     kernel, bias = mobile.start.weights["scores"]
     features = keras.Model(simulator.core.input, simulator.core.get_layer("scores").input)(simulator.read(few))
-    answer = np.asarray(features) @ kernel + bias
-    rough = np.rint(answer / scale) * scale
+    rough = np.rint(np.asarray(features) / scale) * scale @ kernel + bias
     assert costs[point] == pytest.approx(decibels(true, rough - rough.mean(axis=1, keepdims=True)), abs=0.05)
     layer = simulator.core.get_layer("scores")
     rough = np.asarray(features) @ arithmetic.round_kernel(layer, kernel)
