@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from devices.bench import PythonBench
 from devices.latency import Latency, measure, speedup
 from devices.timing import Schedule
 from edgenet import deploy, quantization
@@ -116,7 +117,7 @@ def compare(name: str, threads: tuple[int, ...], schedule: Schedule, folder: Pat
     network = open_network(name, weights="none")
     family = network.name.removesuffix("_1.0_224")
     theirs, own = stock(network, folder), ours(network, folder)
-    results = measure([*theirs.values(), *own.values()], threads, schedule, timeout_s=120)
+    results = measure([*theirs.values(), *own.values()], threads, schedule, bench=PythonBench(120))
     found = {(one.path, one.threads): one for one in results}
     missed = []
     pairs = (

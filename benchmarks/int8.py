@@ -31,6 +31,7 @@ from int8_makers import HERE, METHODS, STOCK, Made, Makers, Subject, run
 from int8_rows import Goals, Row, add, compare, missed, probabilities, table
 from rich.console import Console
 
+from devices.bench import PythonBench
 from devices.errors import DeviceError
 from devices.latency import measure, speedup
 from devices.timing import Schedule
@@ -129,7 +130,7 @@ def _timed(made: Sequence[Made], schedule: Schedule) -> list[Made]:
         if done % len(paths) == 0:
             tell(f"latency: {done} of {total}")
 
-    found = {one.path: one for one in measure(paths, (1,), schedule, timeout_s=120, progress=progress)}
+    found = {one.path: one for one in measure(paths, (1,), schedule, bench=PythonBench(120), progress=progress)}
     stock = next((found[one.path] for one in made if one.path and one.row.method == STOCK), None)
     result = []
     for one in made:
