@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import bench as bench_verb
+from edgenet.cli import camera as camera_verb
 from edgenet.cli import cards, convert, demo, doctor, evaluate, info, models, quantize, terminal, train, verify
 from edgenet.cli import compare as compare_verb
 from edgenet.cli import devices as devices_verb
@@ -47,6 +48,7 @@ app.command("quantize")(quantize.quantize)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench_verb.bench)
+app.command("camera")(camera_verb.camera)
 app.add_typer(devices_verb.devices_app, name="devices")
 app.command("results")(results_verb.results)
 app.command("compare")(compare_verb.compare)

@@ -1,0 +1,164 @@
+"""Clips and pictures as a Source: every frame in order, none dropped, and then an end."""
+
+from __future__ import annotations
+
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.camera.frame import Frame, Source, Trouble
+from edgenet.camera.opencv import environment, opencv, to_bgr
+from edgenet.dataset import image_files
+from edgenet.errors import EdgenetError, SourceError
+from edgenet.image import SUFFIXES, ImageError, Pixels, decode
+
+_PATTERN = re.compile(r"%(0?)(\d*)d")
+_TEXT = (b"ansi", b"bfi ", b"idf ", b"xbin")  # FFMPEG draws any text file as a film of a terminal
+
+
+def open_file(path: Path) -> Source:
+    """Open a clip, a picture, a folder of pictures (any depth, by path) or a sequence such as shot_%04d.png.
+
+    Pictures are decoded by edgenet.image, as evaluation does: upright, the same bytes. Raises SourceError.
+    """
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return PictureSource(shown, image_files(path))
+        if not stat.S_ISREG(mode):
+            raise SourceError(f"{shown}: not a regular file; give a clip, a picture, a folder of pictures or a camera")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as exc:
+        files = _sequence(path)
+        if not files:
+            raise SourceError(f"{shown}: no such file; check the path") from exc
+        return PictureSource(shown, files)
+    except PermissionError as exc:
+        raise SourceError(f"{shown}: no permission to read it; try: chmod +r") from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        raise SourceError(f"{shown}: cannot be read ({exc}); check the path and the disk") from exc
+    except SourceError:
+        raise
+    except EdgenetError as exc:  # of image_files: no picture in the folder
+        raise SourceError(str(exc)) from exc
+    if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".gif":
+        return PictureSource(shown, [path])
+    return ClipSource(path, shown)
+
+
+def _sequence(path: Path) -> list[Path]:
+    """Return the files that a name with one %d or %04d stands for, by number."""
+    if len(_PATTERN.findall(path.name)) != 1:
+        return []
+    before, zero, width, after = _PATTERN.split(path.name)
+    digits = f"[0-9]{{{width}}}" if zero and width else "[0-9]+"
+    wanted = re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")
+    try:
+        found = [(match, file) for file in path.parent.iterdir() if (match := wanted.fullmatch(file.name))]
+    except OSError:
+        return []
+    return [file for match, file in sorted(found, key=lambda pair: int(pair[0][1]))]
+
+
+class PictureSource:
+    """Pictures as a Source; one that cannot be decoded is told as Trouble and left out."""
+
+    live = False
+    fps: float | None = None
+
+    def __init__(self, shown: str, files: Sequence[Path]) -> None:
+        self._files = files
+        self.name = shown if len(files) == 1 else f"{shown}, {len(files)} pictures"
+        if len(files) == 1:
+            self._decode(files[0])
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
+        """Yield every picture. Raises SourceError if none could be decoded."""
+        count = 0
+        for file in self._files:
+            if stop.is_set():
+                return
+            try:
+                image = self._decode(file)
+            except SourceError as exc:
+                yield Trouble(str(exc))
+                continue
+            yield Frame(count, time.monotonic_ns(), image)
+            count += 1
+        if not count:
+            raise SourceError(f"{self.name}: none of them can be decoded")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @staticmethod
+    def _decode(file: Path) -> Pixels:
+        try:
+            return np.ascontiguousarray(decode(file)[..., ::-1])
+        except ImageError as exc:
+            raise SourceError(str(exc)) from exc
+
+
+class ClipSource:
+    """A clip as a Source, decoded by OpenCV; upright if the clip says how it was held.
+
+    fps: what the clip says, None where it says nothing sensible. Raises SourceError if not even the first frame can be
+    decoded; a clip that ends early ends with Trouble that says so.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, shown: str) -> None:
+        cv2 = opencv()
+        self._lock = threading.Lock()
+        try:
+            with environment(OPENCV_FFMPEG_LOGLEVEL="-8"):
+                self._capture: Any = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        except (cv2.error, UnicodeError) as exc:
+            raise SourceError(f"{shown}: OpenCV cannot open a file of this name; rename it") from exc
+        codec = (int(self._capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
+        self._first = None if codec.lower() in _TEXT else self._read()
+        if self._first is None:
+            self.close()
+            raise SourceError(
+                f"{shown}: no clip that can be decoded, or damaged at its start; convert it: ffmpeg -i IN OUT.mp4"
+            )
+        count, fps = self._capture.get(cv2.CAP_PROP_FRAME_COUNT), self._capture.get(cv2.CAP_PROP_FPS)
+        self._count = int(count) if 0 < count < 1e9 else 0
+        self.fps = float(fps) if 0 < fps <= 1000 else None
+        self._shown = shown
+        self.name = f"{shown}, {self._first.shape[1]}x{self._first.shape[0]}"
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
+        """Yield every frame that can be decoded."""
+        image, number = self._first, 0
+        self._first = None
+        while image is not None and not stop.is_set():
+            yield Frame(number, time.monotonic_ns(), image)
+            number += 1
+            image = self._read()
+        # What a container promises is off by a few frames; by more only where it was cut short or is damaged.
+        if image is None and self._capture is not None and number < 0.98 * self._count - 2:
+            yield Trouble(f"{self._shown}: ended after {number} of {self._count} frames: damaged or cut short")
+
+    def close(self) -> None:
+        """Close the file; harmless twice."""
+        with self._lock:
+            capture, self._capture = self._capture, None
+            if capture is not None:
+                capture.release()
+
+    def _read(self) -> Pixels | None:
+        with self._lock:
+            if self._capture is None:
+                return None
+            done, image = self._capture.read()
+        return to_bgr(image) if done else None

@@ -1,0 +1,69 @@
+"""What was seen, as JSON lines: one document a frame, as soon as it is answered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
+
+from edgenet.camera.frame import Answer, Update
+from edgenet.errors import EdgenetError
+
+
+class Log:
+    """A `Sink`: a file of JSON lines.
+
+    failed: told, in one line, when the file takes no more; what was written stays. Raises EdgenetError where it cannot
+    be written at all.
+    """
+
+    def __init__(self, path: Path, failed: Callable[[str], None] = lambda _: None) -> None:
+        self._path = path
+        self._failed = failed
+        self._newest = -1
+        try:
+            self._file: FileIO | None = path.open("wb", buffering=0)  # each line at once: tail -f
+        except OSError as exc:
+            raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another file") from exc
+
+    def show(self, update: Update) -> None:
+        """Write the update's answer, unless it was the last one already."""
+        answer = update.answer
+        if self._file is None or answer is None or answer.frame.id == self._newest:
+            return
+        self._newest = answer.frame.id
+        line = json.dumps(document(answer), ensure_ascii=False).encode() + b"\n"
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as exc:
+            self.close()
+            self._failed(f"{self._path}: the log ends here ({exc.strerror}): make room or choose another file")
+
+    def close(self) -> None:
+        """End the file; harmless twice."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def document(answer: Answer) -> dict[str, object]:
+    """What is logged of an answer; label and probability are the smoothed ones, raw_* those of the frame alone."""
+    top = answer.top[0]
+    return {
+        "id": answer.frame.id,
+        "captured_ns": answer.frame.captured_ns,
+        "label": top.label,
+        "probability": round(top.smoothed, 6),
+        "raw_label": answer.raw.label,
+        "raw_probability": round(answer.raw.raw, 6),
+        "top": [
+            {"index": one.index, "label": one.label, "raw": round(one.raw, 6), "smoothed": round(one.smoothed, 6)}
+            for one in answer.top
+        ],
+        "preprocess_ms": round(answer.preprocess_ns / 1e6, 3),
+        "inference_ms": round(answer.inference_ns / 1e6, 3),
+        "age_ms": round((time.monotonic_ns() - answer.frame.captured_ns) / 1e6, 3),
+    }

@@ -1,0 +1,104 @@
+"""What cameras ask of OpenCV, in one place: that it is there and quiet, and that its pictures are uint8 BGR."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgenet.errors import SourceError
+from edgenet.image import MAX_PIXELS, Pixels
+
+_environment = threading.Lock()
+
+# Start of frame: where a JPEG says its size. C4, C8 and CC lie between them and are something else.
+_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+
+
+@cache
+def opencv() -> Any:
+    """Return cv2, which then keeps its warnings to itself (they hold addresses, passwords too, and tear a screen).
+
+    Raises SourceError with the command that installs it. OPENCV_LOG_LEVEL, where set, is respected.
+    """
+    try:
+        import cv2
+    except ImportError as exc:
+        why = "is not installed" if isinstance(exc, ModuleNotFoundError) else f"cannot be loaded ({exc})"
+        raise SourceError(
+            f"OpenCV {why}; try: pip install 'edgenet[camera]', or without a screen 'edgenet[camera-headless]'"
+        ) from exc
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set environment variables for what OpenCV reads in a constructor, and take them back; the user's own stay."""
+    with _environment:
+        ours = {name: value for name, value in values.items() if name not in os.environ}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name in ours:
+                os.environ.pop(name, None)
+
+
+def to_bgr(image: npt.NDArray[Any]) -> Pixels:
+    """Return a picture as uint8 BGR [h, w, 3]; as it is where it is that already.
+
+    image: grey [h, w] or [h, w, 1], BGR, or BGR with a fourth channel, which is dropped; uint8, or uint16, of which the
+    high byte is kept. Raises ValueError for anything else.
+    """
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError(f"{image.dtype} {list(image.shape)} is no picture")
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return image if image.shape[2] == 3 and image.flags.c_contiguous else np.ascontiguousarray(image[..., :3])
+
+
+def decode_jpeg(data: bytes) -> Pixels | None:
+    """Decode a JPEG of any kind: uint8 BGR [h, w, 3]; None where it is damaged, cut short, or absurdly large.
+
+    What is cut short is refused by its missing end: libjpeg would make up the rest in grey.
+    """
+    pixels = jpeg_pixels(data)
+    if not 0 < pixels <= MAX_PIXELS or data.rfind(b"\xff\xd9", -4096) < 0:
+        return None
+    cv2 = opencv()
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else to_bgr(image)
+
+
+def jpeg_pixels(data: bytes) -> int:
+    """Return width times height that a JPEG claims, read from its header alone; 0 where it is none."""
+    if data[:2] != b"\xff\xd8":
+        return 0
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SIZES:
+            return int.from_bytes(data[at + 5 : at + 7], "big") * int.from_bytes(data[at + 7 : at + 9], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0

@@ -1,0 +1,187 @@
+"""What is written over the picture: labels with bars, raw and smoothed, and how the camera is doing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+
+from edgenet.camera.frame import Ranked, Stats, Update
+from edgenet.camera.lettering import Colour, Lettering, line_height
+from edgenet.image import Pixels
+
+LONGEST, SHORTEST = 1280, 640
+"""Pixels of the longer side of what is shown: larger pictures are scaled down, smaller ones up."""
+
+_LEAST = (320, 240)  # width, height: a narrow picture gets black margins
+_TEXT_EVERY_S = 0.25  # figures that change faster cannot be read
+_NOTICE_S = 2.5
+
+WHITE, GREY = (255, 255, 255), (190, 190, 190)
+SMOOTHED, RAW = (110, 210, 90), (60, 190, 255)
+RED: Colour = (40, 30, 170)
+
+
+class Painter:
+    """Draws updates. Windows and recordings share one: what it drew last is kept.
+
+    drew: told how long each drawing took, in nanoseconds.
+    """
+
+    def __init__(self, drew: Callable[[int], None] = lambda _: None) -> None:
+        self._drew = drew
+        self._lettering = Lettering()
+        self._lock = threading.Lock()
+        self._last: tuple[Update | None, bool, Pixels] = (None, False, np.zeros((1, 1, 3), np.uint8))
+        self._figures: tuple[float, Stats | None, list[str]] = (0.0, None, [])
+        self._notice = ("", 0.0)
+
+    def notice(self, text: str) -> None:
+        """Show a line for a moment."""
+        self._notice = (text, time.monotonic() + _NOTICE_S)
+
+    def paint(self, update: Update, *, mirror: bool) -> Pixels:
+        """Draw an update: uint8 [h, w, 3] in blue, green, red, at most LONGEST a side; nobody may write to it."""
+        with self._lock:
+            if self._last[0] is not update or self._last[1] != mirror:
+                began = time.perf_counter_ns()
+                picture = self._paint(update, mirror)
+                self._last = (update, mirror, picture)
+                self._drew(time.perf_counter_ns() - began)
+            return self._last[2]
+
+    def _paint(self, update: Update, mirror: bool) -> Pixels:
+        view = _view(update.answer.frame.image if update.answer else None, mirror)
+        height, width = view.shape[:2]
+        size = max(12, min(20, width // 56))
+        bottom = self._write_figures(view, update.stats, max(11, size - 4))
+        panel = 0
+        if update.answer is not None:
+            panel = self._write_labels(view[: height - bottom], update.answer.top, update.answer.raw, size)
+        banners = [(update.stats.trouble, RED)] if update.stats.trouble else []
+        if update.paused:
+            banners.append(("paused: space goes on", (0, 0, 0)))
+        if time.monotonic() < self._notice[1]:
+            banners.append((self._notice[0], (0, 0, 0)))
+        self._write_banners(view[max(0, min(panel + 4, height // 2)) :], banners, size)
+        return view
+
+    def _write_labels(self, view: Pixels, top: Sequence[Ranked], raw: Ranked, size: int) -> int:
+        """Write the classes at the upper left: name, percentage, a bar of the smoothed and a thin one of the raw.
+
+        Returns how many pixels high that is.
+        """
+        step, edge = line_height(size) + size // 2 + 6, size // 2
+        width = min(view.shape[1], size * 18)
+        inner = width - 2 * edge
+        rows = min(len(top), (view.shape[0] - 2 * edge - step // 2) // step)
+        if rows < 1 or inner < 40:
+            return 0
+        panel = view[: 2 * edge + rows * step + line_height(max(11, size - 3)), :width]
+        _darken(panel)
+        right = size * 3
+        for row, one in enumerate(top[:rows]):
+            y, colour = edge + row * step, WHITE if row == 0 else GREY
+            self._put(panel, one.label, edge, y, size, colour, inner - right)
+            self._put(panel, f"{one.smoothed:.0%}", edge + inner - right, y, size, colour, right, right=True)
+            y += line_height(size)
+            _bar(panel, edge, y, inner, size // 4, one.smoothed, SMOOTHED)
+            _bar(panel, edge, y + size // 4 + 1, inner, max(2, size // 8), one.raw, RAW)
+        now = f"this frame alone: {raw.label} {raw.raw:.0%}"
+        self._put(panel, now, edge, edge + rows * step, max(11, size - 3), RAW, inner)
+        return int(panel.shape[0])
+
+    def _write_figures(self, view: Pixels, stats: Stats, size: int) -> int:
+        """Write how it goes along the lower edge; how many pixels high that is."""
+        height, width = view.shape[:2]
+        now = time.monotonic()
+        at, known, lines = self._figures
+        if known is None or now - at > _TEXT_EVERY_S or known.trouble != stats.trouble:
+            lines = self._lettering.wrap(figures(stats), size, width - size)
+            self._figures = (now, stats, lines)
+        room = max(0, height // 2 // line_height(size))
+        strip = view[height - line_height(size) * len(lines[:room]) - size // 2 :]
+        if room:
+            _darken(strip)
+            for row, line in enumerate(lines[:room]):
+                self._put(strip, line, size // 2, size // 4 + row * line_height(size), size, WHITE, width - size)
+        return int(strip.shape[0]) if room else 0
+
+    def _write_banners(self, view: Pixels, banners: Sequence[tuple[str, Colour]], size: int) -> None:
+        y, width = 0, view.shape[1]
+        for text, ground in banners:
+            lines = self._lettering.wrap(text.split(), size, width - 2 * size, gap=" ")
+            strip = view[y : y + len(lines) * line_height(size) + size]
+            strip[:] = ground
+            for row, line in enumerate(lines):
+                picture = self._lettering.picture(line, size, WHITE, width)
+                _lay(strip, picture, (width - picture.shape[1]) // 2, size // 2 + row * line_height(size))
+            y += strip.shape[0] + 4
+
+    def _put(
+        self, ground: Pixels, text: str, x: int, y: int, size: int, colour: Colour, width: int, *, right: bool = False
+    ) -> None:
+        picture = self._lettering.picture(text, size, colour, width)
+        _lay(ground, picture, x + width - picture.shape[1] if right else x, y)
+
+
+def figures(stats: Stats) -> list[str]:
+    """Say how the camera is doing, a fact an item."""
+    temperature = "" if stats.temperature_c is None else f"{stats.temperature_c:.0f} °C"
+    threads = "1 thread" if stats.threads == 1 else f"{stats.threads} threads"
+    items = (
+        f"camera {stats.camera_fps:.1f} fps",
+        f"inference {stats.inference_fps:.1f} fps",
+        f"age {stats.age_p50_ms:.0f} / {stats.age_p95_ms:.0f} ms (p50 / p95)",
+        f"preprocess {stats.preprocess_ms:.1f}, inference {stats.inference_ms:.1f}, draw {stats.draw_ms:.1f} ms",
+        f"dropped {stats.dropped}",
+        temperature,
+        f"{stats.model} {stats.precision}, {stats.runtime}, {threads}",
+        stats.source,
+    )
+    return [item for item in items if item]
+
+
+def _view(image: Pixels | None, mirror: bool) -> Pixels:
+    """Copy a picture, scaled to what is shown, onto a canvas that has room for text."""
+    if image is None:
+        return np.zeros((480, SHORTEST, 3), np.uint8)
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST / max(height, width))
+    if max(height, width) < SHORTEST:
+        scale = SHORTEST / max(height, width)
+    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+    if (wide, high) != (width, height):
+        import cv2
+
+        how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR if scale < 1 else cv2.INTER_NEAREST
+        image = cast(Pixels, cv2.resize(image, (wide, high), interpolation=how))
+    if mirror:
+        import cv2
+
+        image = cast(Pixels, cv2.flip(image, 1))
+    if wide >= _LEAST[0] and high >= _LEAST[1]:
+        return np.array(image)
+    canvas = np.zeros((max(high, _LEAST[1]), max(wide, _LEAST[0]), 3), np.uint8)
+    top, left = (canvas.shape[0] - high) // 2, (canvas.shape[1] - wide) // 2
+    canvas[top : top + high, left : left + wide] = image
+    return canvas
+
+
+def _darken(ground: Pixels) -> None:
+    """Leave a quarter of the light: white text has a contrast of 10 on it, whatever the picture was."""
+    np.right_shift(ground, 2, out=ground)
+
+
+def _bar(ground: Pixels, x: int, y: int, width: int, height: int, share: float, colour: Colour) -> None:
+    ground[y : y + height, x : x + round(width * min(1.0, max(0.0, share)))] = colour
+
+
+def _lay(ground: Pixels, picture: Pixels, x: int, y: int) -> None:
+    """Lay a text over a ground, as far as it reaches; x, y: of its upper left corner, 0 or more."""
+    x, y = max(0, x), max(0, y)
+    region = ground[y : y + picture.shape[0], x : x + picture.shape[1]]
+    np.maximum(region, picture[: region.shape[0], : region.shape[1]], out=region)

@@ -1,0 +1,293 @@
+"""The way of a frame: grab thread -> newest frame -> inference thread -> newest answer -> sinks, on the main thread.
+
+Frames of a live source are dropped, never queued: what is answered is always the newest. Of a file none is dropped:
+each stage waits for the next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from devices.errors import DeviceError
+from edgenet.camera.classifier import Classifier, Tell
+from edgenet.camera.clock import Clock, Thermometer
+from edgenet.camera.frame import Answer, Controls, Frame, Sink, Slot, Source, Stats, Trouble, Update
+from edgenet.camera.smoothing import Smoother, one, ranked
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.image import Pixels
+
+_POLL_S = 0.02  # how often keys are looked at while nothing comes
+_REFRESH_S = 0.25  # how often the screen hears of a live source that gives nothing
+_SILENT_NS = 2_500_000_000  # without a picture, until the screen says so, where the source itself says nothing
+_FAREWELL_S = 0.6  # for the threads to end
+
+_TURNS = {90: "ROTATE_90_CLOCKWISE", 180: "ROTATE_180", 270: "ROTATE_90_COUNTERCLOCKWISE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What the model is shown of a picture, in pixels of the picture as it is after rotation."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What does not change while the camera runs.
+
+    Attributes:
+        top: how many classes are listed.
+        smooth_s: time constant of the average; 0: none. Pictures that are no film are not averaged.
+        region: what the model is shown; None: all.
+        pace: show a clip at its own rate, where its source tells it, and not as fast as the model goes.
+    """
+
+    top: int = 5
+    smooth_s: float = 0.5
+    region: Region | None = None
+    pace: bool = False
+
+
+class Pipeline:
+    """A source, a classifier and sinks, put together. Owns all of them: `run` closes them.
+
+    pump: called on the main thread at least every 20 ms: windows need it. tell: told, in one line, what the person in
+    front of it wants to know. warn: told when trouble with a camera begins, and of all trouble with a file. save: takes
+    the newest answer when a still is wanted.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        classifier: Classifier,
+        sinks: Sequence[Sink],
+        controls: Controls,
+        settings: Settings | None = None,
+        *,
+        clock: Clock | None = None,
+        pump: Callable[[], None] = lambda: None,
+        tell: Tell = lambda _: None,
+        warn: Tell = lambda _: None,
+        save: Callable[[Answer], None] = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._classifier = classifier
+        self._sinks = tuple(sinks)
+        self._controls = controls
+        self._settings = settings or Settings()
+        self._clock = clock or Clock()
+        self._pump, self._tell, self._warn, self._save = pump, tell, warn, save
+        self._clip_fps = 0.0 if source.live else float(getattr(source, "fps", 0) or 0)
+        # A folder of pictures is no film: what one shows says nothing of the next.
+        self._smoother = Smoother(self._settings.smooth_s if source.live or self._clip_fps else 0)
+        self._thermometer = Thermometer()
+        self._frames: Slot[Frame] = Slot()
+        self._answers: Slot[Answer] = Slot()
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._trouble = ""
+        self._outside = ""
+        self._last_came_ns = 0
+        self._newest: Answer | None = None
+        self._said: tuple[bool, bool, str] = (False, False, "")
+        self._shown_ns = 0
+
+    def run(self) -> Stats:
+        """Go on until the source ends or somebody quits; how it went in the last two seconds.
+
+        Raises what stopped it: SourceError, DeviceError where the model died, EdgenetError.
+        """
+        self._said = (self._controls.paused, self._controls.mirror, "")
+        self._last_came_ns = time.monotonic_ns()
+        threads = [
+            threading.Thread(target=self._guarded, args=stage, name=f"edgenet-{name}", daemon=True)
+            for name, stage in (("grab", (self._grab, self._frames)), ("infer", (self._infer, self._answers)))
+        ]
+        try:
+            self._thermometer.start(self._stop)
+            for thread in threads:
+                thread.start()
+            self._serve()
+            stats = self._stats()
+        finally:
+            self._end(threads)
+        if self._failure is not None:
+            raise self._failure
+        return stats
+
+    # The grab thread.
+
+    def _grab(self) -> None:
+        due = time.monotonic()
+        for item in self._source.frames(self._stop):
+            if self._stop.is_set():
+                return
+            if isinstance(item, Trouble):
+                if not self._trouble or not self._source.live:
+                    self._warn(item.text)
+                self._trouble = item.text
+                continue
+            self._trouble, self._last_came_ns = "", time.monotonic_ns()
+            if self._source.live:
+                self._clock.came(dropped=self._frames.put(item))
+                continue
+            due = self._wait_for_its_time(due)
+            self._clock.came()
+            self._frames.put(item, wait=self._stop)
+
+    def _wait_for_its_time(self, due: float) -> float:
+        """Hold a frame of a clip back until it is due; when the next one is."""
+        if not self._settings.pace or not self._clip_fps:
+            return due
+        self._stop.wait(max(0.0, due - time.monotonic()))
+        return max(due, time.monotonic() - 0.1) + 1 / self._clip_fps
+
+    # The inference thread.
+
+    def _infer(self) -> None:
+        seen: Frame | None = None
+        while not self._stop.is_set():
+            toggled = self._toggle()
+            if self._controls.paused:
+                if toggled and seen is not None:  # the same picture, seen by the other precision
+                    self._answer(seen)
+                self._stop.wait(_POLL_S)
+                continue
+            frame = self._frames.take(_POLL_S)
+            if frame is not None:
+                began = time.perf_counter_ns()
+                cut = self._cut(frame, first=seen is None)
+                if cut is not None:
+                    seen = cut
+                    self._answer(cut, time.perf_counter_ns() - began)
+            elif self._frames.finished:
+                return
+
+    def _answer(self, frame: Frame, cutting_ns: int = 0) -> None:
+        scores = self._classifier.classify(frame.image)
+        preprocess_ns = cutting_ns + scores.preprocess_ns
+        raw, labels = scores.probabilities, self._classifier.labels
+        at_ns = round(frame.id * 1e9 / self._clip_fps) if self._clip_fps else frame.captured_ns
+        smoothed, leader = self._smoother(raw, at_ns)
+        top = ranked(raw, smoothed, leader, labels, self._settings.top)
+        self._clock.answered(preprocess_ns, scores.inference_ns)
+        first = one(raw, smoothed, int(raw.argmax()), labels)
+        answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
+        self._answers.put(answer, wait=None if self._source.live else self._stop)
+
+    def _cut(self, frame: Frame, *, first: bool) -> Frame | None:
+        """Rotate a frame and cut it to the region of interest; None, and trouble, where that no longer lies in it."""
+        image, turn, region = frame.image, self._controls.rotate % 360, self._settings.region
+        if turn in _TURNS:
+            import cv2
+
+            image = cast(Pixels, cv2.rotate(image, getattr(cv2, _TURNS[turn])))
+        if region is not None:
+            height, width = image.shape[:2]
+            image = image[region.y : region.y + region.height, region.x : region.x + region.width]
+            whole = image.shape[:2] == (region.height, region.width)
+            self._outside = "" if whole else f"--roi {region} does not lie within the picture of {width}x{height}"
+            if not whole and first:
+                raise UsageError(f"{self._outside} (after rotation): choose another")
+            if not whole:
+                return None
+        return frame if image is frame.image else Frame(frame.id, frame.captured_ns, image)
+
+    def _toggle(self) -> bool:
+        if not self._controls.toggle_precision.is_set():
+            return False
+        self._controls.toggle_precision.clear()
+        try:
+            card = self._classifier.toggle()
+        except (EdgenetError, DeviceError) as exc:
+            self._tell(str(exc))
+            return False
+        self._smoother.reset()
+        self._tell(f"{card.model} answers in {card.precision}")
+        return True
+
+    # The main thread.
+
+    def _serve(self) -> None:
+        while not self._controls.quit.is_set() and self._failure is None:
+            answer = self._answers.take(_POLL_S)
+            if answer is not None:
+                self._newest = answer
+                self._clock.shown(answer.frame.captured_ns)
+                self._show()
+            elif self._answers.finished:
+                return
+            else:
+                self._refresh()
+            if self._controls.save.is_set():
+                self._controls.save.clear()
+                if self._newest is not None:
+                    self._save(self._newest)
+            self._pump()
+
+    def _refresh(self) -> None:
+        """Tell the sinks what has changed since the last answer; of a live source also that time goes by."""
+        state = (self._controls.paused, self._controls.mirror, self._trouble_now())
+        overdue = time.monotonic_ns() - self._shown_ns > _REFRESH_S * 1e9
+        if state != self._said or (self._source.live and overdue):
+            self._show()
+
+    def _show(self) -> None:
+        stats = self._stats()
+        update = Update(self._newest, stats, self._controls.paused, self._controls.mirror)
+        for sink in self._sinks:
+            sink.show(update)
+        self._said = (update.paused, update.mirror, stats.trouble)
+        self._shown_ns = time.monotonic_ns()
+
+    def _stats(self) -> Stats:
+        return self._clock.stats(
+            self._classifier.card, self._source.name, self._trouble_now(), self._thermometer.temperature_c
+        )
+
+    def _trouble_now(self) -> str:
+        """What the source says is wrong, or that it is silent."""
+        silent_ns = time.monotonic_ns() - self._last_came_ns
+        known = self._trouble or self._outside
+        if known or not self._source.live or silent_ns < _SILENT_NS:
+            return known
+        return f"{self._source.name}: no picture comes any more"
+
+    # The end.
+
+    def _guarded(self, part: Callable[[], None], fed: Slot[Any]) -> None:
+        try:
+            part()
+        except BaseException as exc:  # noqa: BLE001 - raised on the main thread
+            if not self._stop.is_set() and self._failure is None:
+                self._failure = exc
+        finally:
+            fed.close()
+
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """Stop everything, however far it got; what one part raises keeps no other from ending."""
+        self._stop.set()
+        self._frames.close()
+        self._answers.close()
+        until = time.monotonic() + _FAREWELL_S
+
+        def join() -> None:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, until - time.monotonic()))
+
+        for part in (self._classifier.close, join, *(sink.close for sink in self._sinks), self._source.close):
+            try:
+                part()
+            except Exception as exc:  # noqa: BLE001 - raised when all have ended
+                self._failure = self._failure or exc

@@ -1,0 +1,205 @@
+"""A recording of what is shown: a video of constant rate, written in a thread of its own.
+
+Of a live source the newest picture is repeated until the next one comes, so that the video lasts as long as what it
+shows; what the encoder cannot follow is left out. Of a file each frame is in it once.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenet.camera.frame import Update
+from edgenet.camera.overlay import Painter
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.image import Pixels
+
+_CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+
+_WAITING = 8  # pictures: of 2.8 MB at most
+_RESERVE = 2 << 20  # bytes that stay free on the disk: an .mp4 without its index, written last, is lost
+_INDEX = 16  # bytes of it a frame
+_BEHIND_S = 1.0  # how far the encoder may fall behind until time is cut out
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    at_s: float  # on the video's own clock, which stands still in pauses
+    queued_s: float  # of time.monotonic()
+    picture: Pixels
+
+
+class Recording:
+    """A `Sink`: a video file, which is under its name once it was closed.
+
+    fps: of the video. live: see the module. failed: told, in one line, when no more can be recorded; what was recorded
+    until then is playable. Raises UsageError for another suffix than .mp4, .mov, .mkv, .avi, EdgenetError where it
+    cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        painter: Painter,
+        *,
+        fps: float = 30.0,
+        live: bool = True,
+        failed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._video = _Video(path, min(120.0, max(1.0, fps)))
+        self._painter, self._live, self._failed = painter, live, failed
+        self._fps = self._video.fps
+        self._queue: queue.Queue[_Shot | None] = queue.Queue(_WAITING)
+        self._over = threading.Event()  # it failed, or was closed
+        self._newest = -1
+        self._paused_s = 0.0
+        self._paused_at: float | None = None
+        self._start_s: float | None = None
+        self._previous: Pixels | None = None
+        self._thread = threading.Thread(target=self._run, name="edgenet-recording", daemon=True)
+        self._thread.start()
+
+    def show(self, update: Update) -> None:
+        """Take one update; of a file it waits for the encoder, of a live source it never does."""
+        now = time.monotonic()
+        if self._over.is_set() or (self._live and self._stands_still(update.paused, now)):
+            return
+        if not self._live:
+            if update.answer is None or update.answer.frame.id == self._newest:
+                return
+            self._newest = update.answer.frame.id
+        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False))
+        while not self._over.is_set():
+            try:
+                self._queue.put(shot, block=not self._live, timeout=0.2)
+            except queue.Full:
+                if self._live:
+                    return
+            else:
+                return
+
+    def close(self) -> None:
+        """Write what is waiting, and end the file; harmless twice."""
+        self._over.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.1)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+    def _stands_still(self, paused: bool, now: float) -> bool:
+        if paused and self._paused_at is None:
+            self._paused_at = now
+        elif not paused and self._paused_at is not None:
+            self._paused_s += now - self._paused_at
+            self._paused_at = None
+        return paused
+
+    # The recording's own thread.
+
+    def _run(self) -> None:
+        try:
+            while (shot := self._queue.get()) is not None:
+                if not self._live:
+                    self._video.write(shot.picture)
+                elif not (self._over.is_set() and self._video.frames):  # who quits does not wait for a slow encoder
+                    self._keep_time(shot)
+        except EdgenetError as exc:
+            self._over.set()
+            self._failed(str(exc))
+        finally:
+            self._video.close()
+
+    def _keep_time(self, shot: _Shot) -> None:
+        """Write a picture at its time, and the one before it until then."""
+        if self._start_s is None:
+            self._start_s = shot.at_s
+        due = int((shot.at_s - self._start_s) * self._fps)
+        if time.monotonic() - shot.queued_s > _BEHIND_S:
+            self._start_s += (due - self._video.frames) / self._fps
+            due = self._video.frames
+        while self._previous is not None and self._video.frames < due and not self._over.is_set():
+            self._video.write(self._previous)
+        if self._video.frames <= due:
+            self._video.write(shot.picture)
+        self._previous = shot.picture
+
+
+class _Video:
+    """A video file beside its name until it is closed; frames: how many it has. Opened by the first of them."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in _CODECS:
+            raise UsageError(f"--record {path}: give a file that ends in one of {', '.join(_CODECS)}")
+        self.fps = fps
+        self.frames = 0
+        self._path = path
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._writer: Any = None
+        self._size = (0, 0)
+        try:
+            self._partial.touch()
+            self._look_for_room()
+        except OSError as exc:
+            raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another file") from exc
+        except EdgenetError:
+            self._partial.unlink(missing_ok=True)
+            raise
+
+    def write(self, picture: Pixels) -> None:
+        """Append a picture; one of another size than the first is fitted into it. Raises EdgenetError: disk full."""
+        if self._writer is None:
+            self._open(picture)
+        self._look_for_room()
+        self._writer.write(_fitted(picture, self._size))
+        self.frames += 1
+
+    def close(self) -> None:
+        """Write the index, and give the file its name; without a picture there is none."""
+        if self._writer is not None:
+            self._writer.release()
+            self._partial.replace(self._path)
+        self._partial.unlink(missing_ok=True)
+
+    def _open(self, picture: Pixels) -> None:
+        import cv2
+
+        self._size = (picture.shape[1] & ~1, picture.shape[0] & ~1)
+        codec = cv2.VideoWriter.fourcc(*_CODECS[self._path.suffix.lower()])
+        writer = cv2.VideoWriter(str(self._partial), codec, self.fps, self._size)
+        if not writer.isOpened():
+            raise EdgenetError(f"{self._path}: this OpenCV cannot write {self._path.suffix}; try .avi, or no --record")
+        self._writer = writer
+
+    def _look_for_room(self) -> None:
+        free = shutil.disk_usage(self._path.parent).free
+        if free < _RESERVE + _INDEX * self.frames:
+            length = (
+                f"the recording ends after {self.frames / self.fps:.0f} s" if self.frames else "nothing is recorded"
+            )
+            raise EdgenetError(f"{self._path}: the disk is full, {length}: make room or choose another folder")
+
+
+def _fitted(picture: Pixels, size: tuple[int, int]) -> Pixels:
+    """Bring a picture to a size (width, height) without distorting it: scaled, with black margins."""
+    width, height = size
+    if picture.shape[1] - width in (0, 1) and picture.shape[0] - height in (0, 1):
+        return np.ascontiguousarray(picture[:height, :width])
+    import cv2
+
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    wide, high = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - high) // 2, (width - wide) // 2
+    canvas[top : top + high, left : left + wide] = cv2.resize(picture, (wide, high))
+    return canvas

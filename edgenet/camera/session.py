@@ -1,0 +1,284 @@
+"""One run of the camera: what the user asked for, put together, run, and taken apart again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from devices import doctor
+from devices.machine import cores
+from edgenet.camera.browser_source import BrowserSource
+from edgenet.camera.classifier import FileClassifier, default_model
+from edgenet.camera.clock import Clock
+from edgenet.camera.frame import Controls, Sink, Source, Stats
+from edgenet.camera.leaving import leaving
+from edgenet.camera.log import Log
+from edgenet.camera.opencv import opencv
+from edgenet.camera.overlay import Painter
+from edgenet.camera.phone import PhonePage
+from edgenet.camera.pipeline import Pipeline, Settings
+from edgenet.camera.recording import Recording
+from edgenet.camera.stills import Stills
+from edgenet.camera.terminal_view import TerminalView
+from edgenet.camera.web.server import WebView
+from edgenet.camera.window import DisplayProbe, Window
+from edgenet.errors import EdgenetError, SourceError, UsageError
+from edgenet.labels import Labels
+
+View = Literal["", "window", "web", "terminal", "none"]
+
+PORT = 8080
+"""Where the page is, unless somebody else is there."""
+
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for; the fields are the command's options, "" and None where nothing was said."""
+
+    file: Path | None = None
+    source: str = ""
+    view: View = ""
+    record: Path | None = None
+    log: Path | None = None
+    threads: int | None = None
+    settings: Settings = field(default_factory=Settings)
+    mirror: bool = False
+    rotate: int = 0
+    labels: Labels | None = None
+    input_range: tuple[float, float] | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    token: str | None = None
+    in_browser: bool = False
+    phone: bool = False
+    terminal_lives: bool | None = None
+
+
+class Voice(Protocol):
+    """Where lines for the user go."""
+
+    def say(self, line: str) -> None:
+        """Something worth knowing."""
+
+    def warn(self, line: str) -> None:
+        """Something that is not as it should be."""
+
+    def error(self, line: str) -> None:
+        """Something failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went: the last two seconds, frames answered in all, and whether an output broke off on the way."""
+
+    stats: Stats
+    frames: int
+    seconds: float
+    broke_off: bool
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """Write an outcome as what --json prints: the Stats, and what was done in all."""
+    whole = {"frames": outcome.frames, "seconds": outcome.seconds, "complete": not outcome.broke_off}
+    return {**dataclasses.asdict(outcome.stats), **whole}
+
+
+def run(wishes: Wishes, voice: Voice) -> Outcome | None:
+    """Run the camera until its source ends or somebody quits; None where the model ran in the page.
+
+    Raises UsageError, SourceError, EdgenetError, DeviceError, each in one line.
+    """
+    _check(wishes)
+    _check_opencv(voice)
+    with contextlib.ExitStack() as stack:
+        controls = Controls(mirror=wishes.mirror, rotate=wishes.rotate)
+        stack.enter_context(leaving(controls))
+        if wishes.in_browser:
+            _in_browser(wishes, controls, voice, stack)
+            return None
+        return _Session(wishes, controls, voice, stack).run()
+
+
+class _Session:
+    """The parts of one run. What was opened is closed by the stack, whatever happens."""
+
+    def __init__(self, wishes: Wishes, controls: Controls, voice: Voice, stack: contextlib.ExitStack) -> None:
+        self.wishes, self.controls, self.voice, self.stack = wishes, controls, voice, stack
+        self.clock = Clock()
+        self.painter = Painter(self.clock.drew)
+        self.broke_off = False
+        self.pump: Callable[[], None] = lambda: None
+
+    def run(self) -> Outcome:
+        wishes = self.wishes
+        page = wishes.phone or wishes.source == "browser"
+        display = DisplayProbe() if wishes.view in ("", "window") and not page else None
+        if display:
+            self.stack.callback(display.close)
+        classifier = self.stack.enter_context(contextlib.closing(_classifier(wishes, self.voice)))
+        source = self.stack.enter_context(contextlib.closing(_source(wishes)))
+        view = self._view(display)
+        sinks = [*self._outputs(source), *self._viewers(view, source)]
+        stills = self.stack.enter_context(contextlib.closing(Stills(Path(), self._tell)))
+        pipeline = Pipeline(
+            source,
+            classifier,
+            sinks,
+            self.controls,
+            dataclasses.replace(wishes.settings, pace=view in ("window", "web")),
+            clock=self.clock,
+            pump=self.pump,
+            tell=self._tell,
+            warn=(lambda _: None) if view == "terminal" else self.voice.warn,
+            save=stills.save,
+        )
+        began = time.monotonic()
+        stats = pipeline.run()
+        return Outcome(stats, self.clock.total, time.monotonic() - began, self.broke_off)
+
+    def _view(self, display: DisplayProbe | None) -> View:
+        """Choose the window where one opens, else the page."""
+        view = self.wishes.view
+        if display is None:
+            return view or "web"
+        why_not = display.why_not()
+        if view == "window" and why_not:
+            raise EdgenetError(why_not)
+        return "web" if why_not else "window"
+
+    def _outputs(self, source: Source) -> list[Sink]:
+        made: list[Sink] = []
+        if self.wishes.log:
+            made.append(self._keep(Log(self.wishes.log, self._break_off)))
+        if self.wishes.record:
+            fps = float(getattr(source, "fps", 0) or 30)
+            record = Recording(
+                self.wishes.record,
+                self.painter,
+                fps=min(30.0, fps) if source.live else fps,
+                live=source.live,
+                failed=self._break_off,
+            )
+            made.append(self._keep(record))
+        return made
+
+    def _viewers(self, view: View, source: Source) -> list[Sink]:
+        if view == "window":
+            window = Window(self.controls, self.painter)
+            self.pump = window.pump
+            return [self._keep(window)]
+        if view == "terminal":
+            return [self._keep(TerminalView(self.controls, live=self.wishes.terminal_lives))]
+        if view == "web":
+            inbox = source.inbox if isinstance(source, BrowserSource) else None
+            return [_page(self.wishes, self.controls, self.voice, self.stack, inbox=inbox)]
+        return []
+
+    def _keep(self, sink: Any) -> Sink:
+        return self.stack.enter_context(contextlib.closing(sink))  # type: ignore[no-any-return]
+
+    def _tell(self, line: str) -> None:
+        self.voice.say(line)
+        self.painter.notice(line)
+
+    def _break_off(self, line: str) -> None:
+        """Say that an output broke off; where nobody looks on, there is no reason to go on."""
+        self.broke_off = True
+        self.voice.error(line)
+        if self.wishes.view == "none":
+            self.controls.quit.set()
+
+
+def _check(wishes: Wishes) -> None:
+    if wishes.rotate % 90:
+        raise UsageError(f"--rotate {wishes.rotate}: give 0, 90, 180 or 270")
+    if wishes.phone and wishes.view not in ("", "web"):
+        raise UsageError(f"--phone opens the page: it goes with --view web, not {wishes.view}")
+    if wishes.in_browser and (wishes.view not in ("", "web") or wishes.source not in ("", "browser")):
+        raise UsageError("--in-browser runs the model in the page, on the camera there: leave --view and --source out")
+    if wishes.in_browser and (wishes.record or wishes.log):
+        raise UsageError("--in-browser keeps everything in the page: --record and --log need the model to run here")
+    if wishes.source == "browser" and wishes.view not in ("", "web"):
+        raise UsageError(f"--source browser sends pictures from the page: it goes with --view web, not {wishes.view}")
+
+
+def _check_opencv(voice: Voice) -> None:
+    wheels = doctor._opencv()
+    try:
+        opencv()
+    except SourceError as exc:
+        raise exc if wheels.ok else EdgenetError(f"OpenCV does not load: {wheels.found}; {wheels.fix}") from exc
+    if not wheels.ok:
+        voice.warn(f"{wheels.found}; {wheels.fix}")
+
+
+def _classifier(wishes: Wishes, voice: Voice) -> FileClassifier:
+    return FileClassifier(
+        wishes.file or default_model(),
+        threads=wishes.threads or max(1, min(_MOST_THREADS, cores() - 1)),
+        labels=wishes.labels,
+        input_range=wishes.input_range,
+        warn=voice.warn,
+    )
+
+
+def _source(wishes: Wishes) -> Source:
+    from edgenet.camera.sources import first_camera, open_source
+
+    if wishes.source == "browser" or (wishes.phone and not wishes.source):
+        return BrowserSource()
+    if wishes.source:
+        return open_source(wishes.source)
+    return first_camera()
+
+
+def _page(
+    wishes: Wishes,
+    controls: Controls,
+    voice: Voice,
+    stack: contextlib.ExitStack,
+    *,
+    inbox: Any = None,
+    model: FileClassifier | None = None,
+) -> WebView:
+    """Serve the page, and say where it is."""
+    phone = PhonePage() if wishes.phone else None
+    page = _served(wishes, controls, inbox, model)
+    stack.callback(page.close)
+    voice.say(f"open {page.url}")
+    if phone is not None:
+        stack.callback(phone.close)
+        phone.open(page.port, page.url)
+    return page
+
+
+def _served(wishes: Wishes, controls: Controls, inbox: Any, model: FileClassifier | None) -> WebView:
+    """Start the page's server: where the user said, else on PORT, else wherever there is room."""
+
+    def started(port: int) -> WebView:
+        page = WebView(controls, wishes.host, port, wishes.token, inbox)
+        if model is not None:
+            page.model_file, page.labels, page.smooth_s = model.artifact.path, model.labels, wishes.settings.smooth_s
+        page.start()
+        return page
+
+    try:
+        return started(PORT if wishes.port is None else wishes.port)
+    except EdgenetError:
+        if wishes.port is not None:
+            raise
+        return started(0)
+
+
+def _in_browser(wishes: Wishes, controls: Controls, voice: Voice, stack: contextlib.ExitStack) -> None:
+    """Serve the page with the model in it until somebody quits."""
+    with contextlib.closing(_classifier(wishes, voice)) as model:  # opened once, to know that it can be
+        _page(wishes, controls, voice, stack, model=model)
+    controls.quit.wait()

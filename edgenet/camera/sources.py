@@ -1,0 +1,59 @@
+"""From what a user writes after --source to a Source."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from edgenet.camera.file_source import open_file
+from edgenet.camera.frame import Source
+from edgenet.camera.picamera_source import open_picamera
+from edgenet.camera.url_source import open_url
+from edgenet.camera.v4l2_source import open_device
+from edgenet.errors import SourceError
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")  # two letters at least: C:/ is a path
+_TRIED = 10  # cameras that first_camera looks for
+
+
+def open_source(text: str, size: tuple[int, int] | None = None) -> Source:
+    """Open a camera, a clip, pictures or a stream; opened and, as far as that takes no time, known to work.
+
+    text: "0" or "/dev/video0", a path (clip, picture, folder, shot_%04d.png), an address (http, https, rtsp, rtsps,
+    ...), "picamera2". size: (width, height) to ask a camera for; clips and streams have their own. Raises SourceError.
+    """
+    text = text.strip()
+    if not text:
+        raise SourceError("no source; give a camera's number such as 0, a clip, a folder, an address or picamera2")
+    if text == "picamera2":
+        return open_picamera(size)
+    scheme = _URL.match(text)
+    if scheme and scheme[1].lower() == "file":
+        return open_file(Path(text[len(scheme[0]) :]))
+    if scheme:
+        return open_url(text)
+    if (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):
+        return open_device(text, size)
+    return open_file(Path(text).expanduser())
+
+
+def first_camera(size: tuple[int, int] | None = None) -> Source:
+    """Open the first camera there is: 0 to 9, then a Raspberry Pi's own. Raises SourceError: what was tried."""
+    reasons: dict[str, list[str]] = {}
+    for number in range(_TRIED):
+        try:
+            return open_device(str(number), size)
+        except SourceError as exc:
+            name, _, why = str(exc).partition(": ")
+            reasons.setdefault(why if why and "there is no /dev/" not in why else "absent", []).append(name)
+    if importlib.util.find_spec("picamera2"):
+        try:
+            return open_picamera(size)
+        except SourceError as exc:
+            reasons[str(exc)] = []
+    absent = reasons.pop("absent", [])
+    tried = [f"{', '.join(names)}: {why}" if names else why for why, names in reasons.items()]
+    if absent:
+        tried.insert(0, "no camera at all from 0 to 9" if len(absent) == _TRIED else f"absent: {', '.join(absent)}")
+    raise SourceError(f"no camera opens ({'. '.join(tried)}); plug one in, or give a clip or an address with --source")

@@ -1,0 +1,55 @@
+"""Stills: the picture as the model saw it, in a file of its own."""
+
+from __future__ import annotations
+
+import re
+import threading
+from datetime import datetime
+from pathlib import Path
+
+from edgenet.artifact import appearing
+from edgenet.camera.classifier import Tell
+from edgenet.camera.frame import Answer
+from edgenet.errors import EdgenetError
+
+
+class Stills:
+    """Saves answers' pictures into a folder, in a thread of its own: PNG, losslessly, without what is drawn over them.
+
+    tell: told the name of each, or why there is none.
+    """
+
+    def __init__(self, folder: Path, tell: Tell = lambda _: None) -> None:
+        self._folder = folder
+        self._tell = tell
+        self._threads: list[threading.Thread] = []
+
+    def save(self, answer: Answer) -> None:
+        """Save one; returns at once."""
+        thread = threading.Thread(target=self._save, args=(answer,), name="edgenet-still")
+        self._threads = [one for one in self._threads if one.is_alive()] + [thread]
+        thread.start()
+
+    def close(self) -> None:
+        """Wait until all are saved."""
+        for thread in self._threads:
+            thread.join()
+
+    def _save(self, answer: Answer) -> None:
+        import cv2
+
+        try:
+            path = self._path(answer)
+            _, data = cv2.imencode(".png", answer.frame.image)
+            with appearing(path) as partial:
+                partial.write_bytes(data.tobytes())
+        except (EdgenetError, cv2.error) as exc:
+            self._tell(str(exc))
+        else:
+            self._tell(f"saved {path}")
+
+    def _path(self, answer: Answer) -> Path:
+        """Name a file that tells when it was and what was seen: 20250131-120000-123-tench.png."""
+        now = datetime.now()
+        label = re.sub(r"[^\w-]+", "_", answer.top[0].label)[:40].strip("_") or "unnamed"
+        return self._folder / f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{label}.png"

@@ -1,0 +1,173 @@
+"""The newest update, for all who watch: encoded once, only while somebody is ready for it, and never queued.
+
+The pipeline's thread publishes; everything else happens in the event loop of the server's thread. Each viewer asks for
+something newer than it last had whenever it is ready, so one that is slow skips frames and holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from edgenet.camera.frame import Controls, Frame, Ranked, Update
+from edgenet.image import Pixels
+
+MAX_VIEWERS = 64
+_QUALITY = 80
+_MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
+
+
+class Full(Exception):
+    """There are MAX_VIEWERS already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An update and its number; numbers grow, and skip what nobody was there for."""
+
+    number: int
+    update: Update
+
+    @property
+    def frame(self) -> Frame | None:
+        """Its picture."""
+        return self.update.answer.frame if self.update.answer else None
+
+
+class Broadcast:
+    """Holds the newest update and its picture; see above.
+
+    Attributes:
+        viewers: how many watch. encoded: how many pictures were encoded since the start.
+    """
+
+    def __init__(self, controls: Controls) -> None:
+        self.controls = controls
+        self.viewers = 0
+        self.encoded = 0
+        self.closing = False
+        self._latest: Shown | None = None
+        self._state: tuple[int, bytes] = (-1, b"")
+        self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
+        self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._lock = threading.Lock()
+        self._waking = False
+
+    def publish(self, update: Update) -> None:
+        """Take the newest update; from any thread, returns at once."""
+        with self._lock:
+            self._latest = Shown(self._latest.number + 1 if self._latest else 0, update)
+            if self._loop is None or self._waking or not self.viewers:
+                return
+            self._waking = True
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def open(self) -> None:
+        """Begin, in the event loop that serves."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._news = asyncio.Event()
+
+    def close(self) -> None:
+        """Tell everybody that nothing more comes; in the event loop."""
+        self.closing = True
+        with self._lock:
+            self._loop = None
+        self._news.set()
+        self._pool.shutdown(wait=False)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count a viewer, as long as the block lasts. Raises Full."""
+        if self.viewers >= MAX_VIEWERS:
+            raise Full
+        self.viewers += 1
+        try:
+            yield
+        finally:
+            self.viewers -= 1
+
+    @property
+    def latest(self) -> Shown | None:
+        """The newest update; None until there is one."""
+        return self._latest
+
+    async def newer(self, number: int) -> Shown | None:
+        """Wait for an update newer than `number`; None where no more will come."""
+        while not self.closing:
+            news = self._news
+            if self._latest is not None and self._latest.number > number:
+                return self._latest
+            await news.wait()
+        return None
+
+    def state(self, shown: Shown) -> bytes:
+        """Return an update as JSON, made once for all viewers."""
+        if self._state[0] != shown.number:
+            self._state = (shown.number, json.dumps(as_state(shown.update, self.controls)).encode())
+        return self._state[1]
+
+    async def picture(self, frame: Frame) -> bytes:
+        """Return a frame as JPEG, encoded once for all viewers, in a thread of its own."""
+        if self._picture is None or self._picture[0] is not frame:
+            encoding = asyncio.get_running_loop().run_in_executor(self._pool, encode, frame.image)
+            self._picture = (frame, encoding)
+            self.encoded += 1
+        return await asyncio.shield(self._picture[1])  # one viewer who leaves cancels nobody else's picture
+
+    def _wake(self) -> None:
+        self._waking = False
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+def encode(image: Pixels) -> bytes:
+    """Encode a picture, uint8 [h, w, 3] in OpenCV's order, as JPEG of at most 1280 x 4096 pixels."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = min(1.0, _MAX_WIDTH / width, _MAX_HEIGHT / height)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return jpeg.tobytes()
+
+
+def as_state(update: Update, controls: Controls) -> dict[str, object]:
+    """Return what a page shows beside the picture, as what JSON can hold."""
+    answer = update.answer
+    return {
+        "frame": None if answer is None else answer.frame.id,
+        "top": [] if answer is None else [_ranked(ranked) for ranked in answer.top],
+        "raw": None if answer is None else _ranked(answer.raw),
+        "stats": asdict(update.stats),
+        "paused": update.paused,
+        "mirror": update.mirror,
+        "rotate": controls.rotate,
+    }
+
+
+def _ranked(ranked: Ranked) -> dict[str, object]:
+    return {
+        "index": ranked.index,
+        "label": ranked.label,
+        "raw": _share(ranked.raw),
+        "smoothed": _share(ranked.smoothed),
+    }
+
+
+def _share(probability: float) -> float:
+    """JSON knows no NaN, which a broken model may answer."""
+    return round(float(probability), 5) if math.isfinite(probability) else 0.0

@@ -1,0 +1,85 @@
+// The model in the page itself, with LiteRT.js on WebAssembly: one thread, no GPU, the same file as everywhere.
+
+import { cropOf, resize } from "./fit.js";
+import { Tensor, loadAndCompile, loadLiteRt } from "./litert/litert.js";
+
+const TOP = 5;
+const MARGIN = 0.05; // as in edgenet.camera.smoothing
+
+export const RUNTIME = "LiteRT.js 2.5.3, WebAssembly";
+
+export class Classifier {
+  /** config: what /config.json says of the model. Throws an Error in plain words. */
+  static async open(config) {
+    const answer = await fetch("model.tflite");
+    if (!answer.ok) throw new Error("The model file is gone: start edgenet camera again.");
+    const file = new Uint8Array(await answer.arrayBuffer());
+    await loadLiteRt("page/litert/");
+    try {
+      return new Classifier(config, await loadAndCompile(file, { accelerator: "wasm" }));
+    } catch (error) {
+      throw new Error(`LiteRT.js does not take this model: ${error.message ?? error}`, { cause: error });
+    }
+  }
+
+  constructor(config, model) {
+    const [{ dtype, shape }] = model.getInputDetails();
+    if (dtype !== "uint8" || shape.length !== 4 || shape[3] !== 3) {
+      throw new Error(`it takes ${dtype} [${shape}], and the page gives uint8 pixels; use a file made by edgenet`);
+    }
+    this.config = config;
+    this.model = model;
+    [, this.height, this.width] = shape;
+    this.average = null;
+    this.answered = 0;
+    this.leader = -1;
+  }
+
+  /** Classify what a canvas shows: its five most probable classes, and how long each part took, ms. */
+  async classify(canvas, context) {
+    const began = performance.now();
+    const crop = cropOf(canvas.width, canvas.height, this.width, this.height, this.config.crop);
+    const { data } = context.getImageData(crop.left, crop.top, crop.width, crop.height);
+    const pixels = resize(data, crop.width, crop.height, this.width, this.height);
+    const fitted = performance.now();
+    const scores = await this.run(pixels);
+    const ended = performance.now();
+    return { ...this.rank(scores, ended), preprocess: fitted - began, inference: ended - fitted };
+  }
+
+  /** Answer probabilities for RGB pixels, Uint8Array [height * width * 3]. */
+  async run(pixels) {
+    const input = new Tensor(pixels instanceof Uint8Array ? pixels : new Uint8Array(pixels), [1, this.height, this.width, 3]);
+    const outputs = await this.model.run([input]);
+    const scores = await outputs[0].data();
+    for (const tensor of [input, ...outputs]) tensor.delete();
+    return scores instanceof Float32Array ? scores : Float32Array.from(scores, (score) => score / 256);
+  }
+
+  /** Average over time, and keep the label on top until another is clearly ahead: as the server does it. */
+  rank(scores, now) {
+    const { smooth_s: smooth, labels } = this.config;
+    if (this.average === null) this.average = Float32Array.from(scores);
+    const keep = smooth > 0 ? Math.exp((this.answered - now) / 1000 / smooth) : 0;
+    for (let i = 0; i < scores.length; i++) this.average[i] = scores[i] + keep * (this.average[i] - scores[i]);
+    this.answered = now;
+    const best = largest(this.average);
+    const margin = smooth > 0 ? MARGIN : 0;
+    if (!(this.average[best] < this.average[this.leader] + margin)) this.leader = best;
+    const others = Array.from(scores.keys()).sort((a, b) => this.average[b] - this.average[a]);
+    const top = [this.leader, ...others.slice(0, TOP).filter((place) => place !== this.leader)].slice(0, TOP);
+    const named = (index) => ({
+      index,
+      label: labels[index] ?? String(index),
+      raw: scores[index],
+      smoothed: this.average[index],
+    });
+    return { top: top.map(named), raw: named(largest(scores)) };
+  }
+}
+
+function largest(values) {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
+  return best;
+}

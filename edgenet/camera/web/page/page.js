@@ -1,0 +1,239 @@
+// The page. It either watches the server, whose model answers (with the server's camera, or with this device's, whose
+// pictures it sends), or, where the server hands out a model, answers its own camera's pictures itself.
+
+import { Camera } from "./camera.js";
+import { Link } from "./link.js";
+import { Recent, agePair, fps, ms, showAnswer, showFigures, showHeld, showModel, showTrouble, toast } from "./panel.js";
+
+const SIDE = 640; // pixels, of what this device's camera sends
+const $ = (id) => document.getElementById(id);
+const canvas = $("picture");
+const camera = new Camera();
+const draws = new Recent();
+
+/** Watch the server; canSend: it takes this device's pictures. */
+function watch(canSend) {
+  const context = canvas.getContext("2d");
+  const sent = new Map(); // id of a picture of ours -> when it was taken
+  const trips = new Recent();
+
+  const link = new Link({
+    onTrouble: (text) => showTrouble("link", text),
+    async onState(state, jpeg) {
+      const began = performance.now();
+      if (jpeg) await drawJpeg(jpeg, context);
+      if (jpeg) draws.add(performance.now() - began);
+      const taken = sent.get(state.frame);
+      if (taken !== undefined) trips.add(performance.now() - taken);
+      sent.delete(state.frame);
+      showState(state, camera.running ? [trips.percentile(0.5), trips.percentile(0.95)] : state.age_ms);
+      shown = state;
+    },
+  });
+  let shown = { rotate: 0, paused: false };
+
+  async function send() {
+    const still = document.createElement("canvas"); // as the camera sees it: the server turns it
+    const paper = still.getContext("2d");
+    link.wantPictures(false);
+    while (camera.running) {
+      const taken = await camera.next();
+      if (camera.ended) return;
+      if (taken === null || !camera.running) continue;
+      const began = performance.now();
+      camera.draw(still, paper, 0, SIDE);
+      if (!shown.paused) camera.draw(canvas, context, shown.rotate, SIDE);
+      $("empty").hidden = true;
+      draws.add(performance.now() - began);
+      const jpeg = await new Promise((resolve) => still.toBlob(resolve, "image/jpeg", 0.8));
+      const reply = await link.sendPicture(jpeg);
+      if (reply.busy) throw new Error(`${reply.busy}.`);
+      if (reply.lost) await new Promise((resolve) => setTimeout(resolve, 500));
+      if (reply.taken != null) sent.set(reply.taken, taken);
+      for (const id of sent.keys()) if (sent.size > 100) sent.delete(id);
+    }
+  }
+
+  if (canSend) offerCamera(send, () => link.wantPictures(true));
+  onButton((wish) => {
+    link.say({ do: wish });
+    if (wish === "save") toast("Saved where edgenet runs");
+  });
+}
+
+async function drawJpeg(jpeg, context) {
+  const picture = await createImageBitmap(jpeg);
+  if (canvas.width !== picture.width) canvas.width = picture.width;
+  if (canvas.height !== picture.height) canvas.height = picture.height;
+  context.drawImage(picture, 0, 0);
+  picture.close();
+  $("empty").hidden = true;
+}
+
+function showState({ top, raw, stats, paused, mirror }, age) {
+  showAnswer(top, raw);
+  showHeld({ paused, mirror });
+  showTrouble("source", stats.trouble);
+  $("source").textContent = stats.source;
+  showFigures({
+    "camera rate": fps(stats.camera_fps),
+    "inference rate": fps(stats.inference_fps),
+    "age p50 / p95": age.length && age[1] ? agePair(...age) : "–",
+    preprocess: ms(stats.preprocess_ms),
+    inference: ms(stats.inference_ms),
+    draw: draws.values.length ? ms(draws.percentile(0.5)) : "–",
+    dropped: String(stats.dropped),
+    temperature: stats.temperature_c === null ? null : `${stats.temperature_c.toFixed(0)} °C`,
+  });
+  const threads = stats.threads ? `${stats.threads} thread${stats.threads === 1 ? "" : "s"}` : "";
+  showModel(stats.model, stats.precision, stats.runtime, threads);
+}
+
+/** Run the model here, on this device's camera. */
+async function classifyHere(config) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const held = { paused: false, mirror: false, rotate: 0 };
+  const [ages, preprocess, inference, came] = [new Recent(), new Recent(), new Recent(), new Recent()];
+  $("source").textContent = "this device’s camera";
+  document.querySelector('[data-do="precision"]').hidden = true;
+  $("empty").textContent = "Loading the model";
+  const { Classifier, RUNTIME } = await import("./classifier.js");
+  const classifier = await Classifier.open(config);
+  $("empty").textContent = "Start the camera";
+  showModel(config.name, config.precision, RUNTIME, "1 thread");
+
+  async function run() {
+    while (camera.running) {
+      const before = camera.missed;
+      const taken = await camera.next();
+      if (camera.ended) return;
+      if (taken === null || held.paused) continue;
+      for (let missed = before; missed <= camera.missed; missed++) came.add(0);
+      const began = performance.now();
+      camera.draw(canvas, context, held.rotate, SIDE);
+      draws.add(performance.now() - began);
+      const answer = await classifier.classify(canvas, context);
+      $("empty").hidden = true;
+      preprocess.add(answer.preprocess);
+      inference.add(answer.inference);
+      showAnswer(answer.top, answer.raw);
+      ages.add(performance.now() - taken);
+      showFigures({
+        "camera rate": fps(came.perSecond),
+        "inference rate": fps(inference.perSecond),
+        "age p50 / p95": agePair(ages.percentile(0.5), ages.percentile(0.95)),
+        preprocess: ms(preprocess.percentile(0.5)),
+        inference: ms(inference.percentile(0.5)),
+        draw: ms(draws.percentile(0.5)),
+        dropped: String(camera.missed),
+      });
+    }
+  }
+
+  offerCamera(run, () => {});
+  onButton((wish) => {
+    if (wish === "pause") held.paused = !held.paused;
+    else if (wish === "mirror") held.mirror = !held.mirror;
+    else if (wish === "rotate") held.rotate = (held.rotate + 90) % 360;
+    else if (wish === "save") download();
+    showHeld(held);
+  });
+}
+
+function download() {
+  canvas.toBlob((still) => {
+    const anchor = document.createElement("a");
+    anchor.href = URL.createObjectURL(still);
+    anchor.download = `edgenet-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}.png`;
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+  });
+}
+
+/**
+ * Offer to start this device's camera. `use` runs as long as it gives pictures, and again when it is back; what it throws
+ * ends it. `after` is told when it was stopped.
+ */
+function offerCamera(use, after) {
+  const [button, flip] = [$("camera"), $("flip")];
+  let wanted = false;
+  $("start").hidden = false;
+
+  async function keep() {
+    let wait = 500; // ms
+    let opened = false;
+    while (wanted) {
+      try {
+        await camera.start();
+        [opened, wait] = [true, 500];
+        flip.hidden = !(await severalCameras());
+        showTrouble("camera", "");
+      } catch (error) {
+        showTrouble("camera", `${error.message}${opened ? " Trying again." : ""}`);
+        if (!opened) return show(false);
+      }
+      try {
+        await use();
+      } catch (error) {
+        showTrouble("camera", error.message);
+        return show(false);
+      }
+      if (camera.ended) {
+        showTrouble("camera", "The camera is gone. Trying again.");
+        camera.stop();
+      }
+      if (wanted && !camera.switching) await new Promise((resolve) => setTimeout(resolve, wait));
+      camera.switching = false;
+      wait = Math.min(5000, wait * 2);
+    }
+  }
+
+  function show(running) {
+    wanted = running;
+    button.textContent = running ? "Stop" : "Start this device’s camera";
+    button.classList.toggle("primary", !running);
+    $("start").classList.toggle("running", running);
+    if (running) return;
+    flip.hidden = true;
+    camera.stop();
+    after();
+  }
+
+  button.addEventListener("click", () => {
+    show(!wanted);
+    if (wanted) keep();
+  });
+  flip.addEventListener("click", () => camera.flip());
+}
+
+async function severalCameras() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  return devices.filter(({ kind }) => kind === "videoinput").length > 1;
+}
+
+function onButton(press) {
+  const keys = { " ": "pause", m: "mirror", r: "rotate", s: "save", p: "precision" };
+  for (const button of document.querySelectorAll("[data-do]")) {
+    button.addEventListener("click", () => press(button.dataset.do));
+  }
+  document.addEventListener("keydown", (event) => {
+    const wish = keys[event.key.toLowerCase()];
+    if (!wish || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && event.target.closest("button")) return; // that presses the button
+    const button = document.querySelector(`[data-do="${wish}"]`);
+    if (button.hidden) return;
+    event.preventDefault();
+    press(wish);
+  });
+}
+
+// After a click the space bar is the page's again; who walks with the keyboard keeps the focus.
+document.addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
+
+async function start() {
+  const config = await (await fetch("config.json", { cache: "no-store" })).json();
+  if (config.model) await classifyHere(config.model);
+  else watch(config.camera);
+}
+
+start().catch((error) => showTrouble("page", error.message));

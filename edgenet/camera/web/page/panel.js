@@ -1,0 +1,121 @@
+// What is written beside the picture.
+
+const $ = (id) => document.getElementById(id);
+const set = (element, text) => {
+  if (element.textContent !== text) element.textContent = text;
+};
+
+const rows = new Map(); // place -> elements, made once and filled anew
+const figures = new Map();
+
+/** Show the top labels with their bars, and what this frame alone says where that differs. */
+export function showAnswer(top, raw) {
+  top.forEach(({ label, smoothed, raw: alone }, place) => {
+    const row = rows.get(place) ?? addRow(place);
+    row.item.hidden = false;
+    nameRow(row.name, label);
+    set(row.share, `${(smoothed * 100).toFixed(1)} %`);
+    row.bar.style.setProperty("--smoothed", smoothed);
+    row.bar.style.setProperty("--raw-share", alone);
+  });
+  for (const [place, row] of rows) row.item.hidden = place >= top.length;
+  set($("alone"), raw && top.length && raw.index !== top[0].index ? `: ${raw.label}` : "");
+}
+
+// The first synonym stands out: "tench, Tinca tinca".
+function nameRow(element, label) {
+  if (element.title === label) return;
+  const [first] = label.split(",", 1);
+  const rest = document.createElement("small");
+  rest.textContent = label.slice(first.length);
+  element.replaceChildren(first, rest);
+  element.title = label;
+}
+
+function addRow(place) {
+  const item = document.createElement("li");
+  const [name, share, bar] = ["name", "share", "bar"].map((kind) => {
+    const element = document.createElement(kind === "bar" ? "div" : "span");
+    element.className = kind;
+    return item.appendChild(element);
+  });
+  $("labels").append(item);
+  rows.set(place, { item, name, share, bar });
+  return rows.get(place);
+}
+
+/** Show figures, name -> text; null hides one. */
+export function showFigures(values) {
+  for (const [name, text] of Object.entries(values)) {
+    let entry = figures.get(name);
+    if (!entry) {
+      const [pair, term, value] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
+      term.textContent = name;
+      pair.append(term, value);
+      $("figures").append(pair);
+      entry = { pair, value };
+      figures.set(name, entry);
+    }
+    entry.pair.hidden = text === null;
+    if (text !== null) set(entry.value, text);
+  }
+}
+
+export function showModel(...parts) {
+  set($("model"), parts.filter(Boolean).join(" · "));
+}
+
+const troubles = { page: "", link: "", camera: "", source: "" }; // of several, the first is shown
+
+/** Say why there are no pictures; "" when there are. who: one of the above. */
+export function showTrouble(who, text) {
+  troubles[who] = text;
+  const said = Object.values(troubles).find(Boolean) ?? "";
+  set($("banner"), said);
+  $("banner").hidden = !said;
+  $("frame").classList.toggle("stale", Boolean(said));
+}
+
+export function showHeld({ paused, mirror }) {
+  $("paused").hidden = !paused;
+  $("frame").classList.toggle("mirrored", mirror);
+  const button = (name) => document.querySelector(`[data-do="${name}"]`);
+  set(button("pause").firstChild, paused ? "Resume" : "Pause");
+  button("pause").setAttribute("aria-pressed", String(paused));
+  button("mirror").setAttribute("aria-pressed", String(mirror));
+}
+
+let fading;
+export function toast(text) {
+  set($("toast"), text);
+  $("toast").classList.add("shown");
+  clearTimeout(fading);
+  fading = setTimeout(() => $("toast").classList.remove("shown"), 1800);
+}
+
+/** The newest values of the last two seconds: their median and 95th percentile, and how many a second. */
+export class Recent {
+  constructor() {
+    this.values = [];
+  }
+
+  add(value) {
+    const now = performance.now();
+    this.values.push([now, value]);
+    while (now - this.values[0][0] > 2000) this.values.shift();
+  }
+
+  percentile(share) {
+    const sorted = this.values.map(([, value]) => value).sort((a, b) => a - b);
+    return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : 0;
+  }
+
+  get perSecond() {
+    if (this.values.length < 2) return 0;
+    return ((this.values.length - 1) * 1000) / (this.values.at(-1)[0] - this.values[0][0]);
+  }
+}
+
+export const ms = (value) => `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ms`;
+export const fps = (value) => `${value.toFixed(1)} fps`;
+export const agePair = (p50, p95) => `${Math.round(p50)} / ${Math.round(p95)} ms`;

@@ -1,0 +1,155 @@
+"""What the server answers to which address: the page's files, the sockets, the streams, and figures for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenet import artifact
+from edgenet.camera.web.broadcast import Broadcast
+from edgenet.camera.web.viewers import Cameras, MjpegStream, Viewer
+from edgenet.errors import EdgenetError, UsageError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.websockets import WebSocket
+
+PAGE = Path(__file__).with_name("page")
+_KINDS: Mapping[str, str] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+}
+
+
+@dataclass(slots=True)
+class InPage:
+    """The model that runs in the page itself; see WebView.model_file.
+
+    Attributes:
+        file: a .tflite of the user's; None: no model runs there.
+        labels: of its classes; empty: those of its manifest, or else the classes' numbers.
+        smooth_s: over how long its answers are averaged, seconds.
+    """
+
+    file: Path | None = None
+    labels: tuple[str, ...] = ()
+    smooth_s: float = 0.5
+
+    def use(self, file: Path | None) -> None:
+        """Take a file. Raises UsageError where no browser runs its kind."""
+        if file is not None and file.suffix.lower() != ".tflite":
+            raise UsageError(f"{file}: a browser runs .tflite alone; give the .tflite of this model")
+        self.file = file
+
+    def describe(self) -> dict[str, Any] | None:
+        """Return what the page must know to run it; None where there is none."""
+        if self.file is None:
+            return None
+        try:
+            known = artifact.load(self.file)
+        except EdgenetError:  # the file runs without its manifest, too
+            known = None
+        manifest = known.manifest if known else None
+        return {
+            "name": self.file.stem,
+            "precision": manifest.precision if manifest else "",
+            "labels": self.labels or (manifest.output.labels if manifest else ()),
+            "crop": manifest.input.crop if manifest else "center",
+            "smooth_s": self.smooth_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The application, without its guard; see application()."""
+
+    broadcast: Broadcast
+    cameras: Cameras
+    in_page: InPage
+
+    def application(self) -> Starlette:
+        """Return it, as ASGI."""
+        from starlette.applications import Starlette
+        from starlette.routing import Route, WebSocketRoute
+
+        return Starlette(
+            routes=[
+                Route("/", self._index),
+                Route("/page/{name:path}", self._file),
+                Route("/config.json", self._config),
+                Route("/model.tflite", self._model),
+                Route("/healthz", self._health),
+                Route("/stats.json", self._stats),
+                Route("/stream.mjpg", MjpegStream(self.broadcast), methods=["GET"]),
+                WebSocketRoute("/ws", self._socket),
+            ]
+        )
+
+    async def _index(self, _: Request) -> Response:
+        return _send(PAGE / "index.html")
+
+    async def _file(self, request: Request) -> Response:
+        """Answer a file of the page: one of those that lie there, looked up by name, so that no path leads out."""
+        from starlette.responses import PlainTextResponse
+
+        file = page_files().get(request.path_params["name"])
+        return _send(file) if file else PlainTextResponse("there is no such file\n", 404)
+
+    async def _config(self, _: Request) -> Response:
+        return _json({"camera": self.cameras.inbox is not None, "model": self.in_page.describe()})
+
+    async def _model(self, _: Request) -> Response:
+        from starlette.responses import FileResponse, PlainTextResponse
+
+        file = self.in_page.file
+        if file is None or not file.is_file():
+            return PlainTextResponse("no model runs in the page: start edgenet camera --in-browser\n", 404)
+        return FileResponse(file, media_type="application/octet-stream", headers={"cache-control": "no-store"})
+
+    async def _health(self, _: Request) -> Response:
+        """Answer 503 where there are no pictures, so that whoever watches a camera need not read."""
+        latest = self.broadcast.latest
+        trouble = latest.update.stats.trouble if latest else ""
+        return _json({"status": "trouble" if trouble else "ok", "trouble": trouble}, 503 if trouble else 200)
+
+    async def _stats(self, _: Request) -> Response:
+        latest = self.broadcast.latest
+        state = json.loads(self.broadcast.state(latest)) if latest else {}
+        return _json({"viewers": self.broadcast.viewers, "encoded": self.broadcast.encoded, **state})
+
+    async def _socket(self, socket: WebSocket) -> None:
+        from starlette.websockets import WebSocketDisconnect
+
+        try:
+            await Viewer(socket, self.broadcast, self.cameras).serve()
+        except WebSocketDisconnect:  # while it was being told something
+            return
+
+
+def page_files() -> dict[str, Path]:
+    """Return the page's files by their names in addresses; what is kept compressed goes by its own name."""
+    files = [path for path in PAGE.rglob("*") if path.suffix in (*_KINDS, ".gz") and path.is_file()]
+    return {path.relative_to(PAGE).as_posix().removesuffix(".gz"): path for path in files}
+
+
+def _send(file: Path) -> Response:
+    from starlette.responses import FileResponse
+
+    packed = file.suffix == ".gz"
+    kind = _KINDS[Path(file.stem).suffix if packed else file.suffix]
+    headers = {"cache-control": "private, max-age=86400" if file.parent != PAGE else "no-cache"}
+    return FileResponse(file, media_type=kind, headers={**headers, "content-encoding": "gzip"} if packed else headers)
+
+
+def _json(what: object, status: int = 200) -> Response:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(what, status, headers={"cache-control": "no-store"})

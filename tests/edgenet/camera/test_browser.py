@@ -1,0 +1,362 @@
+"""The page in a real Chromium, whose camera plays a clip of a picture whose top-1 is known."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from devices.model_process import ModelProcess
+from edgenet import artifact
+from edgenet.camera.classifier import default_model
+from edgenet.camera.frame import Controls
+from edgenet.camera.web.server import WebView
+from edgenet.image import Pixels, Preprocessing, decode, fit
+from edgenet.labels import read_labels
+from edgenet.symbols.generate import render
+from edgenet.symbols.glyphs import LABELS
+
+from .browser import answering, browser, clip, eventually, opened, plain, playwright, update
+
+HOT_DOG = "hotdog, hot dog, red hot"
+PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True, "has_touch": True}
+SHOWN = "document.querySelector('#labels li:first-child .name')?.title"
+
+
+@contextmanager
+def serving(controls: Controls | None = None, **options: Any) -> Iterator[WebView]:
+    view = WebView(controls or Controls(), **options)
+    view.start()
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+@pytest.fixture(scope="module")
+def symbol(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Pixels]:
+    """A clip of a generated symbol that the embedded model knows; the clip, its label, its frame."""
+    path = tmp_path_factory.mktemp("clip") / "symbol.mjpeg"
+    with ModelProcess(default_model()) as model:
+        for number in range(100):
+            frame = clip(path, render(number % len(LABELS), 1000 + number, 480))
+            scores = model.run(fit(frame, Preprocessing(*model.info.inputs[0].shape[1:3]))[None])[0]
+            if scores.argmax() == number % len(LABELS) and scores.max() > 0.95:
+                return path, LABELS[number % len(LABELS)], frame
+    raise AssertionError("the embedded model knows none of its symbols")
+
+
+@pytest.fixture(scope="module")
+def play() -> Iterator[Any]:
+    with playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chrome(play: Any, symbol: tuple[Path, str, Pixels]) -> Iterator[Any]:
+    with browser(play, symbol[0]) as running:
+        yield running
+
+
+def pixel(page: Any, x: float = 0.5, y: float = 0.5) -> list[int]:
+    """Return what the canvas shows at a place, RGB."""
+    script = """([x, y]) => {
+        const canvas = document.getElementById("picture");
+        const data = canvas.getContext("2d").getImageData(canvas.width * x, canvas.height * y, 1, 1).data;
+        return [...data].slice(0, 3);
+    }"""
+    return list(page.evaluate(script, [x, y]))
+
+
+def figures(page: Any) -> dict[str, str]:
+    pairs = page.evaluate(
+        "[...document.querySelectorAll('#figures > div')].map((pair) => [...pair.children].map((c) => c.textContent))"
+    )
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("options", [{}, PHONE])
+def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[str, Any]) -> None:
+    with serving() as view, opened(chrome, view.url, **options) as page:
+        page.wait_for_selector("#empty:visible")
+        for number in range(20):
+            view.show(update(number, plain(0, 128, 255, (720, 1280)), label="tench, Tinca tinca"))
+            page.wait_for_timeout(30)
+        page.until(f"{SHOWN} === 'tench, Tinca tinca'")
+        assert np.abs(np.subtract(pixel(page), (255, 128, 0))).max() < 10
+        assert page.inner_text("#labels li:first-child .share") == "75.0 %"
+        assert page.evaluate("document.querySelector('.bar').getBoundingClientRect().width") > 100
+        shown = figures(page)
+        wanted = {"camera rate": "30.0 fps", "inference rate": "29.5 fps", "dropped": "7", "temperature": "42 °C"}
+        assert shown.items() >= wanted.items()
+        assert {"age p50 / p95", "preprocess", "inference", "draw"} < set(shown)
+        assert page.inner_text("#model") == "symbols · int8 · LiteRT · 1 thread"
+        assert page.inner_text("#source") == "camera 0"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing sticks out
+        view.show(update(99, trouble="camera 0 is gone: trying again in 2 s"))
+        page.until("document.getElementById('banner').textContent.includes('trying again in 2 s')")
+        assert page.is_visible("#banner")
+        view.show(update(100, plain(0, 0, 0)))
+        page.wait_for_selector("#banner", state="hidden")
+        assert page.complaints == []
+
+
+def test_keys_and_buttons_do_the_same(chrome: Any) -> None:
+    controls = Controls()
+    with serving(controls) as view, opened(chrome, view.url) as page:
+        view.show(update(0, plain(0, 0, 0)))
+        page.wait_for_selector("#labels li")
+        for press in (lambda key, name: page.keyboard.press(key), lambda key, name: page.click(f"[data-do={name}]")):
+            controls.rotate, controls.paused, controls.mirror = 0, False, False
+            controls.save.clear()
+            controls.toggle_precision.clear()
+            for key, name in ((" ", "pause"), ("m", "mirror"), ("r", "rotate"), ("s", "save"), ("p", "precision")):
+                press(key, name)
+            eventually(controls.toggle_precision.is_set)
+            assert (controls.paused, controls.mirror, controls.rotate) == (True, True, 90)
+            assert controls.save.is_set()
+        page.focus("[data-do=mirror]")
+        page.keyboard.press(" ")  # presses the button that has the focus
+        eventually(lambda: not controls.mirror)
+        controls.save.clear()
+        page.keyboard.press("Control+s")  # the browser's own
+        page.wait_for_timeout(200)
+        assert controls.paused
+        assert not controls.save.is_set()
+        assert page.complaints == []
+
+
+def test_mirroring_turns_the_display_alone(chrome: Any) -> None:
+    with serving() as view, opened(chrome, view.url) as page:
+        shown = update(0, plain(0, 0, 0))
+        view.show(type(shown)(shown.answer, shown.stats, paused=True, mirror=True))
+        page.wait_for_selector(".mirrored")
+        assert page.is_visible("#paused")
+        assert page.inner_text("[data-do=pause] b") == "Resume"
+        assert "matrix(-1" in page.evaluate("getComputedStyle(document.getElementById('picture')).transform")
+
+
+def test_the_page_comes_back_when_the_server_does(chrome: Any) -> None:
+    with serving() as first, opened(chrome, first.url) as page:
+        first.show(update(0, plain(0, 0, 0), label="before"))
+        page.until(f"{SHOWN} === 'before'")
+        first.close()
+        page.until("document.getElementById('banner').textContent.includes('trying again')")
+        with serving(port=first.port) as second:
+            second.show(update(0, plain(0, 0, 0), label="after"))
+            page.until(f"{SHOWN} === 'after'")
+            page.wait_for_selector("#banner", state="hidden")
+
+
+def test_a_hidden_page_acknowledges_nothing(chrome: Any) -> None:
+    with serving() as view, opened(chrome, view.url) as page:
+        view.show(update(0, plain(0, 0, 0), label="seen"))
+        page.until(f"{SHOWN} === 'seen'")
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        for number in range(1, 20):
+            view.show(update(number, plain(0, 0, 0), label="unseen"))
+            page.wait_for_timeout(20)
+        assert page.evaluate(SHOWN) == "seen"
+        page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+        page.until(f"{SHOWN} === 'unseen'")
+
+
+def test_with_a_token_the_printed_address_opens_the_page_and_no_other(chrome: Any) -> None:
+    with serving(host="0.0.0.0") as view:
+        local = f"http://127.0.0.1:{view.port}/"
+        token = view.url.partition("?")[2]
+        view.show(update(0, plain(0, 0, 0), label="tench"))
+        with opened(chrome, f"{local}?token=wrong") as page:
+            assert "token is wrong or missing" in page.inner_text("body")
+        with opened(chrome, f"{local}?{token}") as page:
+            page.until(f"{SHOWN} === 'tench'")
+            assert page.complaints == []
+            assert page.evaluate("document.cookie") == ""  # no script reads it
+            page.goto(local)  # the cookie is enough
+            page.until(f"{SHOWN} === 'tench'")
+
+
+def test_another_pages_script_cannot_open_the_socket(chrome: Any) -> None:
+    script = """(url) => new Promise((resolve) => {
+        const socket = new WebSocket(url);
+        socket.onopen = () => resolve("open");
+        socket.onclose = () => resolve("closed");
+    })"""
+    with serving() as view, serving() as other, opened(chrome, f"{other.url}healthz") as page:
+        page.page.context.add_init_script("")
+        evil = page.page.context.new_page()
+        evil.goto("data:text/html,<p>evil")
+        assert evil.evaluate(script, f"ws://127.0.0.1:{view.port}/ws") == "closed"
+        seen = "(url) => fetch(url).then((r) => r.text(), () => 'refused')"
+        assert evil.evaluate(seen, f"{view.url}stats.json") == "refused"
+
+
+def test_a_browsers_camera_is_answered_by_the_server(chrome: Any, symbol: tuple[Path, str, Pixels]) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        page.until("document.getElementById('banner').textContent.includes('start its camera')")
+        page.click("#camera")
+        page.until(f"{SHOWN} === {json.dumps(symbol[1])}")
+        page.wait_for_selector("#banner", state="hidden")
+        eventually(lambda: loop.answered > 30, 30)
+        page.until("document.querySelector('#figures').textContent.includes('age')")
+        assert page.inner_text("#source") == "browser camera, 640x480"
+        assert loop.source.inbox.refused == 0
+        middle = symbol[2][240, 320].astype(int)
+        assert np.abs(np.subtract(pixel(page), middle)).max() < 40  # it shows what was sent
+        assert json.loads(page.evaluate("fetch('stats.json').then((r) => r.text())"))["encoded"] == 0
+        page.click("#camera")
+        assert page.inner_text("#camera").startswith("Start")
+        page.until("document.getElementById('banner').textContent.includes('is gone')")
+        assert page.complaints == []
+
+
+def test_a_second_camera_is_told_that_there_is_one(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as first:
+        first.click("#camera")
+        eventually(lambda: loop.answered > 3, 30)
+        with opened(chrome, view.url) as second:
+            second.click("#camera")
+            second.until("document.getElementById('banner').textContent.includes('another page')")
+            second.until(f"{SHOWN} !== undefined")  # and it watches
+
+
+def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
+    denied = "Promise.reject(new DOMException('no', 'NotAllowedError'))"
+    refused = f"() => {{ navigator.mediaDevices.getUserMedia = () => {denied}; }}"
+    absent = "() => { Object.defineProperty(navigator, 'mediaDevices', {value: undefined}); }"
+    for script, words in ((refused, "allow it"), (absent, "localhost")):
+        with answering(default_model(), LABELS) as (view, _), opened(chrome, view.url) as page:
+            page.evaluate(script)
+            page.click("#camera")
+            page.until(f"document.getElementById('banner').textContent.includes('{words}')")
+            assert page.inner_text("#camera").startswith("Start")
+
+
+def test_the_model_runs_in_the_page(chrome: Any, symbol: tuple[Path, str, Pixels]) -> None:
+    with serving() as view:
+        view.model_file = default_model()
+        with opened(chrome, view.url) as page:
+            page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            page.click("#camera")
+            page.until(f"{SHOWN} === {json.dumps(symbol[1])}")
+            page.until("document.querySelector('#labels .bar').style.getPropertyValue('--smoothed') > 0.9")
+            shown = figures(page)
+            assert float(shown["inference"].split()[0]) > 0
+            assert {"camera rate", "inference rate", "age p50 / p95", "preprocess", "draw", "dropped"} < set(shown)
+            assert page.inner_text("#model") == "symbols_int8 · int8 · LiteRT.js 2.5.3, WebAssembly · 1 thread"
+            page.keyboard.press(" ")
+            assert page.is_visible("#paused")
+            page.keyboard.press("r")
+            page.keyboard.press(" ")
+            page.until("document.getElementById('picture').height > document.getElementById('picture').width")
+            with page.page.expect_download() as still:
+                page.keyboard.press("s")
+            assert still.value.suggested_filename.endswith(".png")
+            assert page.complaints == []
+
+
+def scores_in_page(page: Any, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Run raw pixels [h, w, 3] through the page's own classifier, without a camera."""
+    script = """async (text) => {
+        const { Classifier } = await import("/page/classifier.js");
+        window.opened ??= Classifier.open((await (await fetch("/config.json")).json()).model);
+        const pixels = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        return [...(await (await window.opened).run(pixels))];
+    }"""
+    return np.array(page.evaluate(script, base64.b64encode(pixels.tobytes()).decode()), np.float32)
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_litert_in_the_page_answers_what_litert_here_answers(chrome: Any, precision: str) -> None:
+    file = default_model().with_name(f"symbols_{precision}.tflite")
+    worst, agreed = 0.0, 0
+    with serving() as view, ModelProcess(file) as model:
+        view.model_file = file
+        prep = Preprocessing(*model.info.inputs[0].shape[1:3])
+        with opened(chrome, f"{view.url}healthz") as page:
+            for number in range(20):
+                pixels = fit(render(number, 77, 96), prep)
+                here, there = model.run(pixels[None])[0], scores_in_page(page, pixels)
+                worst = max(worst, float(np.abs(here - there).max()))
+                agreed += int(here.argmax() == there.argmax())
+    assert agreed == 20
+    assert worst < (0.05 if precision == "int8" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "out", "crop"),
+    [
+        ((720, 1280), (224, 224), "center"),
+        ((480, 640), (96, 96), "center"),
+        ((640, 480), (224, 224), "squash"),
+        ((1080, 1920), (224, 224), "center"),
+        ((300, 299), (224, 224), "center"),
+        ((96, 96), (96, 96), "center"),
+        ((50, 40), (224, 224), "center"),
+        ((701, 333), (96, 160), "squash"),
+        ((1, 1), (96, 96), "center"),
+    ],
+)
+def test_the_pages_preprocessing_is_ours_byte_for_byte(
+    chrome: Any, size: tuple[int, int], out: tuple[int, int], crop: Any
+) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    script = """async ([text, height, width, outHeight, outWidth, crop]) => {
+        const { cropOf, resize } = await import("/page/fit.js");
+        const rgb = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+        const at = cropOf(width, height, outWidth, outHeight, crop);
+        const rgba = new Uint8ClampedArray(at.width * at.height * 4);
+        for (let y = 0; y < at.height; y++)
+            for (let x = 0; x < at.width; x++)
+                for (let k = 0; k < 3; k++)
+                    rgba[(y * at.width + x) * 4 + k] = rgb[((y + at.top) * width + x + at.left) * 3 + k];
+        return [...resize(rgba, at.width, at.height, outWidth, outHeight)];
+    }"""
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        text = base64.b64encode(picture.tobytes()).decode()
+        there = np.array(page.evaluate(script, [text, *size, *out, crop]), np.uint8).reshape(*out, 3)
+    here = fit(picture, Preprocessing(*out, crop))
+    if size[0] == size[1] or crop == "center":
+        np.testing.assert_array_equal(there, here)
+    else:  # the order of Pillow's passes depends on its version, and shows in the last bit
+        assert np.abs(there.astype(int) - here).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["server", "page"])
+def test_a_photograph_held_before_the_camera_keeps_its_top_1(play: Any, data: Path, tmp_path: Path, where: str) -> None:
+    file = data / "foreign" / "mobilenet_v2_1.0_224_quant.tflite"
+    labels = read_labels(data / "foreign" / "imagenet_labels.txt").names
+    photo = decode(data / "photos" / "hot_dog.jpg")
+    frame = clip(tmp_path / "photo.mjpeg", photo)
+    with ModelProcess(file) as model:
+        expected = labels[int(model.run(fit(frame, Preprocessing(224, 224))[None])[0].argmax())]
+    assert expected == HOT_DOG
+    with browser(play, tmp_path / "photo.mjpeg") as running:
+        if where == "server":
+            with answering(file, labels) as (view, loop), opened(running, view.url) as page:
+                page.click("#camera")
+                page.until(f"{SHOWN} === {json.dumps(expected)}")
+                eventually(lambda: loop.answered > 10, 30)
+                assert page.evaluate(SHOWN) == expected
+        else:
+            with serving() as view:
+                view.model_file, view.labels = file, labels
+                with opened(running, view.url) as page:
+                    page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+                    page.click("#camera")
+                    page.until(f"{SHOWN} === {json.dumps(expected)}")
+                    assert page.complaints == []
+
+
+def test_the_vendored_runtime_is_licensed_and_light() -> None:
+    folder = Path(artifact.__file__).parent / "camera" / "web" / "page" / "litert"
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    assert "2.5.3" in (folder / "README.md").read_text()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 10 << 20

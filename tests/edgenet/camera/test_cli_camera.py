@@ -1,0 +1,455 @@
+"""edgenet camera as a user meets it: in a process of its own, with its exit codes, on real clips and a real camera."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgenet import prove
+from edgenet.camera.classifier import default_model
+from edgenet.camera.frame import Stats
+from edgenet.dataset import batches, image_files
+from edgenet.image import decode
+from tests.devices import adbd
+from tests.devices.tiny_models import tiny_tflite, write
+from tests.edgenet.conftest import Edgenet
+
+from .mjpeg_camera import MjpegCamera
+from .started import Started, lines
+from .test_recording import frames_of
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[MjpegCamera]:
+    with MjpegCamera(fps=30, size=(640, 480)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of 40 frames at 20 a second: a symbol on paper, nearer with each frame."""
+    import cv2
+
+    from edgenet.symbols.generate import batch
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    (image,), _ = batch(1, 17)
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (320, 240))
+    for number in range(40):
+        video.write(cv2.resize(image[number // 4 : 96 - number // 4], (320, 240)))
+    video.release()
+    return path
+
+
+# The whole way.
+
+
+def test_a_clip_is_logged_recorded_and_summed_up(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    log, video = tmp_path / "seen.jsonl", tmp_path / "out.mp4"
+    ran = edgenet("camera", "--source", clip, "--view", "none", "--log", log, "--record", video, "--top", 3, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    seen = lines(log)
+    assert [one["id"] for one in seen] == list(range(40))
+    assert all(len(one["top"]) == 3 and 0 <= one["probability"] <= 1 for one in seen)
+    frames, fps = frames_of(video)
+    assert (len(frames), fps) == (40, 20)
+    assert set(Stats.__dataclass_fields__) < set(ran.document)
+    assert (ran.document["frames"], ran.document["dropped"], ran.document["complete"]) == (40, 0, True)
+    assert (ran.document["model"], ran.document["precision"]) == ("symbols", "int8")
+    assert ran.document["inference_ms"] > 0
+
+
+def test_pictures_get_the_answers_that_evaluate_gives(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
+    """Of the embedded classifier on generated pictures: the share that is right, as `edgenet evaluate` tells it."""
+    log = tmp_path / "seen.jsonl"
+    ran = edgenet("camera", "--source", pictures, "--view", "none", "--log", log)
+    assert ran.code == 0, ran.err
+    truth = [file.parent.name for file in image_files(pictures)]
+    right = np.mean([one["raw_label"] == label for one, label in zip(lines(log), truth, strict=True)])
+    known = edgenet("evaluate", default_model(), "--data", pictures, "--json")
+    assert right == known.document[0]["top1"]
+
+
+@pytest.mark.slow
+def test_photographs_get_exactly_the_answers_of_the_file_itself(edgenet: Edgenet, data: Path, tmp_path: Path) -> None:
+    """In a lossless clip and as pictures, of a foreign ImageNet classifier; and as `edgenet evaluate` has it."""
+    model = data / "foreign" / "mobilenet_v2_1.0_224_quant.tflite"
+    validation, photos = data / "imagenet" / "validation", data / "photos"
+    subject = prove.open_artifact(model)
+    prep = subject.manifest.input.preprocessing
+    every = {folder: image_files(folder) for folder in (validation, photos)}
+    with prove.scorer(subject) as scores:
+        answers = {
+            folder: np.concatenate(list(scores(batches(files, prep, 8)))).argmax(axis=1)
+            for folder, files in every.items()
+        }
+    shown = {validation: lossless(every[validation], tmp_path / "clip.mkv"), photos: photos}
+    for folder, source in shown.items():
+        log = tmp_path / f"{folder.name}.jsonl"
+        ran = edgenet("camera", model, "--source", source, "--view", "none", "--log", log, "--smooth", 0, timeout_s=400)
+        assert ran.code == 0, ran.err
+        seen = lines(log)
+        assert [one["raw_label"] for one in seen] == [
+            subject.manifest.output.labels[index] for index in answers[folder]
+        ]
+        assert [one["label"] for one in seen] == [one["raw_label"] for one in seen]
+    # The 1001 classes begin with background.
+    rows = [line.split(",", 2) for line in (data / "imagenet" / "classes.csv").read_text().splitlines()[1:]]
+    truth = {wnid: int(index) + 1 for index, wnid, _ in rows}
+    right = [
+        truth[file.parent.name] == index for file, index in zip(every[validation], answers[validation], strict=True)
+    ]
+    known = edgenet("evaluate", model, "--data", validation, "--json", timeout_s=400)
+    assert np.mean(right) == known.document[0]["top1"]
+
+
+def lossless(files: tuple[Path, ...], path: Path) -> Path:
+    """Make a clip of pictures of one size that decodes to their very bytes; skip without the program for it."""
+    if not shutil.which("ffmpeg"):
+        pytest.skip("for a lossless clip: apt install ffmpeg")
+    images = [decode(file) for file in files]
+    height, width = images[0].shape[:2]
+    command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "30"]
+    command += ["-i", "-", "-c:v", "ffv1", "-pix_fmt", "bgr0", str(path)]
+    subprocess.run(command, input=b"".join(image.tobytes() for image in images), check=True)
+    frames, _ = frames_of(path)
+    assert all((frame[..., ::-1] == image).all() for frame, image in zip(frames, images, strict=True))
+    return path
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_within_a_second_with_the_recording_playable(camera: MjpegCamera, tmp_path: Path, how: int) -> None:
+    log, video = tmp_path / "seen.jsonl", tmp_path / "out.mp4"
+    with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log, "--record", video, "--json") as it:
+        it.wait(lambda: len(lines(log)) > 40)
+        it.process.send_signal(how)
+        assert it.ends(1) == 0
+        assert it.err == ""
+        assert it.document["inference_fps"] > 10
+    frames, fps = frames_of(video)
+    assert fps == 30
+    assert len(frames) > 25
+
+
+def test_a_camera_that_is_unplugged_and_plugged_back_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "seen.jsonl"
+    with (
+        MjpegCamera(fps=30, size=(320, 240)) as own,
+        Started(tmp_path, "--source", own.url, "--view", "none", "--log", log) as it,
+    ):
+        it.wait(lambda: len(lines(log)) > 10)
+        own.kill()
+        it.wait(lambda: "trying again in" in it.err)
+        count = len(lines(log))
+        own.start()
+        it.wait(lambda: len(lines(log)) > count + 10)
+        ids = [one["id"] for one in lines(log)]
+        assert ids == sorted(set(ids))
+        it.interrupt()
+        assert it.ends() == 0
+        assert it.err.count("\n") == 1
+
+
+def test_a_model_that_dies_is_one_line(camera: MjpegCamera, tmp_path: Path) -> None:
+    log = tmp_path / "seen.jsonl"
+    with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log) as it:
+        it.wait(lambda: len(lines(log)) > 10)
+        children = Path(f"/proc/{it.process.pid}/task/{it.process.pid}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), signal.SIGKILL)
+        assert it.ends() == 1
+        assert it.err.count("\n") == 1
+        assert re.match(r"edgenet: .*symbols_int8\.tflite: its runtime died of SIGKILL", it.err)
+
+
+def test_a_log_that_takes_no_more_ends_what_nobody_looks_at(camera: MjpegCamera, tmp_path: Path) -> None:
+    with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", "/dev/full") as it:
+        assert it.ends(15) == 1
+        assert it.err.count("\n") == 1
+        assert "the log ends here (No space left on device)" in it.err
+
+
+# Views.
+
+
+def test_without_a_display_the_page_is_served_and_its_address_printed(camera: MjpegCamera, tmp_path: Path) -> None:
+    with Started(tmp_path, "--source", camera.url, "--json", DISPLAY=None, WAYLAND_DISPLAY=None) as it:
+        address = it.wait(lambda: re.search(r"^open (http://127\.0\.0\.1:\d+/)$", it.err, re.MULTILINE))[1]
+
+        def told() -> bool:
+            with urllib.request.urlopen(f"{address}stats.json") as answer:
+                return "camera_fps" in answer.read().decode()
+
+        it.wait(told)
+        it.interrupt()
+        assert it.ends() == 0
+        assert it.document["source"].startswith("http://127.0.0.1")
+
+
+def test_the_browsers_camera_makes_the_page_the_view_even_where_a_window_could_open(tmp_path: Path) -> None:
+    with Started(tmp_path, "--source", "browser", "--json", DISPLAY=":4711") as it:
+        it.wait(lambda: "open http://127.0.0.1:" in it.err)
+        it.interrupt()
+        assert it.ends() == 0
+        assert "no browser sends pictures" in it.document["trouble"]
+
+
+def test_in_the_browser_the_model_is_served_with_its_labels(tmp_path: Path) -> None:
+    with Started(tmp_path, "--in-browser", "--port", 0) as it:
+        address = it.wait(lambda: re.search(r"^open (http://127\.0\.0\.1:\d+/)$", it.err, re.MULTILINE))[1]
+        with urllib.request.urlopen(f"{address}model.tflite") as answer:
+            assert answer.read() == default_model().read_bytes()
+        with urllib.request.urlopen(f"{address}config.json") as answer:
+            assert len(json.load(answer)["model"]["labels"]) == 20
+        it.interrupt()
+        assert it.ends() == 0
+
+
+def test_the_terminal_shows_a_table_takes_keys_and_is_given_back(camera: MjpegCamera, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-m", "edgenet", "camera", "--source", camera.url, "--view", "terminal"]
+    home = {f"EDGENET_{kind}_HOME": str(tmp_path) for kind in ("CONFIG", "CACHE", "DATA")}
+    own = {
+        **os.environ,
+        **home,
+        "TERM": "xterm-256color",
+        "COLUMNS": "100",
+        "LINES": "30",
+        "PYTHONPATH": str(Path.cwd()),
+    }
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=own, cwd=tmp_path, start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes our terminal
+    )  # fmt: skip
+    said = ""
+
+    def until(text: str) -> None:
+        nonlocal said
+        end = time.monotonic() + 15
+        while text not in said:
+            assert time.monotonic() < end, said
+            if select.select([ours], [], [], 0.1)[0]:
+                said += os.read(ours, 65536).decode(errors="replace")
+
+    try:
+        until("q quit")
+        until("inference")
+        assert not termios.tcgetattr(theirs)[3] & termios.ECHO
+        os.write(ours, b" ")
+        until("paused")
+        said = ""
+        os.write(ours, b" \x1b[A")  # an arrow is no Escape
+        until("q quit")
+        os.write(ours, b"q")
+        began = time.monotonic()
+        said = ""
+        until("\x1b[?25h")  # the cursor is shown again
+        assert process.wait(5) == 0
+        assert time.monotonic() - began < 1
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_where_there_is_no_terminal_it_is_plain_lines(edgenet: Edgenet, clip: Path) -> None:
+    ran = edgenet("camera", "--source", clip, "--view", "terminal")
+    assert ran.code == 0
+    assert ran.out == ""
+    assert "\x1b" not in ran.err
+    assert re.search(r"^\w+ \d+% \(raw \d+%\), [\d.]+ fps, age \d+ ms$", ran.err, re.MULTILINE)
+
+
+def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = shutil.which("adb")
+    if tool is None:
+        pytest.skip("adb is not installed: apt install adb")
+    asked: list[str] = []
+
+    class Link(adbd.Link):
+        """Of a phone that also forwards ports backwards; it only notes which."""
+
+        def _open(self, theirs: int, request: bytes) -> None:
+            if not request.startswith(b"reverse:"):
+                super()._open(theirs, request)
+                return
+            asked.append(request.decode())
+            self._opened += 1
+            stream = self._streams[self._opened] = adbd.Stream(self, self._opened, theirs)
+            self.send(adbd.Packet(b"OKAY", stream.ours, theirs))
+            self.phone.start_thread(lambda: (stream.write(b"OKAY"), self._close(stream)))
+
+    monkeypatch.setattr(adbd, "Link", Link)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {"ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "ANDROID_SERIAL": None}
+    am = tmp_path / "bin" / "am"
+    am.parent.mkdir()
+    am.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/am.txt\necho Starting: Intent\n')
+    am.chmod(0o755)
+    known = {name: value for name, value in {**os.environ, **own}.items() if value is not None}
+    with adbd.Adbd(prefix=("env", f"PATH={am.parent}:/usr/bin:/bin")) as phone:
+        try:
+            with Started(tmp_path, "--phone", **own) as it:
+                assert it.ends(20) == 1
+                assert it.err == "edgenet: no phone is connected: plug one in that has USB debugging on\n"
+            subprocess.run([tool, "connect", phone.serial], env=known, check=True, capture_output=True)
+            with Started(tmp_path, "--phone", **own) as it:
+                shown = it.wait(
+                    lambda: (tmp_path / "am.txt").exists() and (tmp_path / "am.txt").read_text().splitlines()
+                )
+                address = re.search(r"^open (http://127\.0\.0\.1:(\d+)/)$", it.err, re.MULTILINE)
+                assert address
+                assert shown == ["start", "-a", "android.intent.action.VIEW", "-d", address[1]]
+                assert asked == [f"reverse:forward:tcp:{address[2]};tcp:{address[2]}"]
+                it.interrupt()
+                assert it.ends() == 0
+            assert asked[1:] == [f"reverse:killforward:tcp:{address[2]}"]
+        finally:
+            subprocess.run([tool, "kill-server"], env=known, check=False, capture_output=True)
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--view", "none"), 2, "--view none shows nothing"),
+        (("--roi", "1,2,3"), 2, "--roi 1,2,3: give x,y,width,height"),
+        (("--roi", "0,0,0,9"), 2, "--roi 0,0,0,9: give x,y,width,height"),
+        (("--rotate", "45"), 2, "--rotate 45: give 0, 90, 180 or 270"),
+        (("--source", "none.mp4"), 1, "none.mp4: no such file"),
+        (("none.tflite",), 1, "none.tflite"),
+        (("--record", "out.webm", "--source", "CLIP"), 2, "--record out.webm: give a file that ends in one of .mp4"),
+        (("--roi", "300,0,100,100", "--source", "CLIP"), 2, "300,0,100,100 does not lie within the picture of 320x240"),
+        (("--source", "browser", "--view", "terminal"), 2, "--source browser sends pictures from the page"),
+        (("--in-browser", "--source", "0"), 2, "--in-browser runs the model in the page"),
+        (("--labels", "LABELS", "--source", "CLIP"), 1, "answers 20 classes and the labels name 2"),
+        (("--view", "web", "--host", "0.0.0.0", "--token", "short", "--source", "CLIP"), 2, "token"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_that_says_what_to_do(
+    edgenet: Edgenet, clip: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    places = {"CLIP": str(clip), "LABELS": str(tmp_path / "labels.txt")}
+    view = () if "--view" in arguments or "--in-browser" in arguments else ("--view", "none", "--json")
+    ran = edgenet("camera", *(places.get(word, word) for word in arguments), *view)
+    assert ran.code == code, ran.err
+    assert ran.out == ""
+    assert ran.err.count("\n") == 1
+    assert words in ran.err
+
+
+@pytest.mark.skipif(bool(list(Path("/dev").glob("video*"))), reason="this machine has a camera")
+def test_without_a_camera_it_says_what_else_there_is(edgenet: Edgenet) -> None:
+    ran = edgenet("camera", "--view", "none", "--json")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "no camera opens" in ran.err
+    assert "--source" in ran.err
+
+
+def test_a_damaged_clip_is_said_and_what_it_has_is_answered(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.avi"
+    subprocess.run(
+        [sys.executable, "-c", "import cv2, sys; v = cv2.VideoCapture(sys.argv[1]); "
+         "w = cv2.VideoWriter(sys.argv[2], cv2.VideoWriter.fourcc(*'MJPG'), 20, (320, 240)); "
+         "[w.write(v.read()[1]) for _ in range(40)]; w.release()", str(clip), str(damaged)],
+        check=True,
+    )  # fmt: skip
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    ran = edgenet("camera", "--source", damaged, "--view", "none", "--json")
+    if ran.code == 0:
+        assert 5 < ran.document["frames"] < 40
+        assert ran.err.count("\n") <= 1
+    else:
+        assert ran.err.count("\n") == 1
+    damaged.write_bytes(b"RIFF" + os.urandom(5000))
+    ran = edgenet("camera", "--source", damaged, "--view", "none", "--json")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+
+
+def test_a_file_without_labels_is_numbered_with_a_warning(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    model = write(tmp_path, "tiny.tflite", tiny_tflite())
+    log = tmp_path / "seen.jsonl"
+    ran = edgenet("camera", model, "--source", clip, "--view", "none", "--log", log)
+    assert ran.code == 0, ran.err
+    assert "does not say what its classes are called" in ran.err
+    assert lines(log)[0]["label"] in ("class 0", "class 1", "class 2")
+
+
+def test_two_opencvs_that_overwrite_each_other_are_named_with_the_cure(clip: Path, tmp_path: Path) -> None:
+    for name in ("opencv-python", "opencv-python-headless"):
+        folder = tmp_path / f"{name.replace('-', '_')}-4.12.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.12.0\n")
+    path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+    with Started(tmp_path, "--source", clip, "--view", "none", "--json", PYTHONPATH=path) as it:
+        assert it.ends(15) == 0
+        assert it.err.count("\n") == 1
+        assert "they overwrite each other's files" in it.err
+        assert "pip uninstall -y opencv-python opencv-python-headless" in it.err
+
+
+# Light.
+
+
+def test_it_runs_without_tensorflow(clip: Path, tmp_path: Path) -> None:
+    """What is not installed on a Raspberry Pi cannot be imported here either."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "keras", "onnx", "tf2onnx", "h5py", "ai_edge_quantizer"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from edgenet.__main__ import main
+main()
+"""
+    log = tmp_path / "seen.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "camera", "--source", clip, "--view", "none", "--log", log],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(lines(log)) == 40
+
+
+def test_a_recording_is_the_only_file_it_leaves(clip: Path, tmp_path: Path) -> None:
+    with Started(
+        tmp_path, "--source", clip, "--view", "none", "--record", "out.mp4", "--rotate", "90", "--mirror"
+    ) as it:
+        assert it.ends(15) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == [
+        "out.mp4",
+        "stderr.txt",
+        "stdout.txt",
+    ]
+    frames, _ = frames_of(tmp_path / "out.mp4")
+    assert frames[0].shape[0] > frames[0].shape[1]

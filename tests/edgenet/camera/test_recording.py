@@ -1,0 +1,288 @@
+"""What is kept: videos that play and keep time, logs, stills; and what happens when the disk is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgenet.camera.frame import Sink, Update
+from edgenet.camera.log import Log
+from edgenet.camera.overlay import Painter
+from edgenet.camera.recording import Recording
+from edgenet.camera.stills import Stills
+from edgenet.errors import EdgenetError, UsageError
+from edgenet.image import Pixels, decode
+
+from .stand_ins import Camera, Clip, Model, picture, update
+from .started import lines
+from .test_pipeline import Running, run
+
+
+def frames_of(path: Path) -> tuple[list[Pixels], float]:
+    """Decode a video: its frames and its rate."""
+    import cv2
+
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    frames = []
+    while True:
+        done, image = video.read()
+        if not done:
+            break
+        frames.append(np.asarray(image, np.uint8))
+    fps = video.get(cv2.CAP_PROP_FPS)
+    video.release()
+    return frames, fps
+
+
+def brightness(frames: list[Pixels]) -> list[int]:
+    """Mean of each frame where no text is."""
+    return [round(float(frame[230:300, 300:].mean())) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "avi"])
+def test_of_a_file_each_frame_is_recorded_once(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out.{suffix}"
+    clip = Clip([picture(5 * number, 640, 480) for number in range(45)])
+    recording = Recording(path, Painter(), fps=24, live=False)
+    run(clip, Model(), recording)
+    frames, fps = frames_of(path)
+    assert len(frames) == 45
+    assert fps == 24
+    assert brightness(frames) == pytest.approx([5 * number for number in range(45)], abs=6)
+    assert frames[30][:150, :210].std() > 5  # the text is in it
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_a_file_the_recording_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(tmp_path / "out.mp4", Painter(), live=False)
+    write = recording._video.write
+
+    def slow(image: Pixels) -> None:
+        time.sleep(0.02)
+        write(image)
+
+    monkeypatch.setattr(recording._video, "write", slow)
+    run(Clip([picture(number, 64, 48) for number in range(40)]), Model(), recording)
+    assert len(frames_of(tmp_path / "out.mp4")[0]) == 40
+
+
+def test_a_live_recording_lasts_as_long_as_what_it_shows_whatever_the_model_takes(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    recording = Recording(path, Painter(), fps=30)
+    camera = Camera(fps=100, image=picture(80, 320, 240))
+    with Running(camera, Model(ms=90), recording):
+        time.sleep(2)
+    frames, fps = frames_of(path)
+    assert fps == 30
+    assert 48 <= len(frames) <= 66
+
+
+def test_pauses_are_not_in_it_and_a_camera_that_is_gone_is(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    camera = Camera(fps=50, image=picture(80, 320, 240))
+    with Running(camera, Model(), Recording(path, Painter(), fps=30)) as it:
+        time.sleep(0.6)
+        it.controls.paused = True
+        time.sleep(1.5)
+        it.controls.paused = False
+        time.sleep(0.3)
+        camera.trouble = "camera 0 is gone"
+        time.sleep(0.9)
+    frames, _ = frames_of(path)
+    assert 42 <= len(frames) <= 62  # 1.8 s of 3.3
+    red = [int((frame[..., 2] > frame[..., 1].astype(int) + 60).sum()) for frame in frames]
+    assert max(red[:15]) < 500 < red[-1]
+
+
+def test_live_it_never_blocks_and_cuts_time_out_where_the_encoder_is_too_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.mp4"
+    recording = Recording(path, Painter(), fps=30)
+    write = recording._video.write
+
+    def slow(image: Pixels) -> None:
+        time.sleep(0.1)
+        write(image)
+
+    monkeypatch.setattr(recording._video, "write", slow)
+    took = []
+    image = picture(80, 320, 240)
+    for number in range(150):
+        shown = update(image, number)
+        began = time.monotonic()
+        recording.show(shown)
+        took.append(time.monotonic() - began)
+        time.sleep(0.02)
+    assert np.quantile(took, 0.95) < 0.015
+    began = time.monotonic()
+    recording.close()
+    assert time.monotonic() - began < 0.8
+    assert 20 <= len(frames_of(path)[0]) <= 60  # of 90 that it should have been
+
+
+def test_it_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"what was here before")
+    recording = Recording(path, Painter(), live=False)
+    recording.show(update(picture(9, 320, 240)))
+    time.sleep(0.2)
+    assert path.read_bytes() == b"what was here before"
+    recording.close()
+    recording.close()
+    assert len(frames_of(path)[0]) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_frame_there_is_no_file(tmp_path: Path) -> None:
+    Recording(tmp_path / "out.mp4", Painter()).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_that_change_their_size_are_fitted_into_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sizes = [(641, 481), (480, 640), (1, 1), (7680, 4320), (641, 481)]
+    run(Clip([picture(200, *size) for size in sizes]), Model(), Recording(path, Painter(), live=False))
+    frames, _ = frames_of(path)
+    assert [frame.shape for frame in frames] == [(480, 640, 3)] * 5
+    assert frames[1][200:300, :100].mean() < 10  # black beside the upright one
+    assert frames[1][200:300, 300:340].mean() > 150
+
+
+def test_what_cannot_be_recorded_is_said_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--record out\.webm: give a file that ends in one of \.mp4"):
+        Recording(Path("out.webm"), Painter())
+    with pytest.raises(EdgenetError, match="No such file or directory"):
+        Recording(tmp_path / "none" / "out.mp4", Painter())
+    with pytest.raises(EdgenetError, match="No such file or directory"):
+        Log(tmp_path / "none" / "log.jsonl")
+
+
+FULL = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from edgenet.camera.overlay import Painter
+from edgenet.camera.recording import Recording
+from tests.edgenet.camera.stand_ins import update
+said = []
+recording = Recording(Path(sys.argv[1]), Painter(), live=sys.argv[2] == "live", failed=said.append)
+rng, number = np.random.default_rng(0), 0
+while not said and number < 3000:
+    recording.show(update(rng.integers(0, 256, (720, 1280, 3), np.uint8), number))
+    number += 1
+    time.sleep(0.01 if sys.argv[2] == "live" else 0)
+recording.show(update(np.zeros((720, 1280, 3), np.uint8), number))
+recording.close()
+from tests.edgenet.camera.test_recording import frames_of
+print(len(said), len(frames_of(Path(sys.argv[1]))[0]), said[0])
+"""
+
+
+def small_disk(megabytes: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a disk of its own at /mnt, that nobody else sees; skip where the system does not let us."""
+    script = 'mount -t tmpfs -o size="$0"m none /mnt && exec "$@"'
+    whole = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(megabytes), *command]
+    done = subprocess.run(whole, capture_output=True, text=True, check=False)
+    if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"for a small disk, user namespaces are needed: {done.stderr.strip()}")
+    return done
+
+
+@pytest.mark.parametrize("kind", ["file", "live"])
+def test_a_full_disk_is_one_line_and_what_was_recorded_is_playable(kind: str) -> None:
+    done = small_disk(16, sys.executable, "-c", FULL, "/mnt/out.mp4", kind)
+    assert done.returncode == 0, done.stderr
+    count, frames, line = done.stdout.strip().split(" ", 2)
+    assert count == "1"
+    assert int(frames) > 10
+    assert line.startswith("/mnt/out.mp4: the disk is full, the recording ends after ")
+    assert "\n" not in line
+
+
+def test_a_disk_that_is_full_already_is_said_at_once() -> None:
+    done = small_disk(1, sys.executable, "-c", FULL, "/mnt/out.mp4", "live")
+    assert done.returncode == 1
+    assert "the disk is full, nothing is recorded" in done.stderr
+
+
+# The log.
+
+
+def test_the_log_has_one_document_a_frame_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "seen.jsonl"
+    log = Log(path)
+    first, second = update(picture(), 4, labels=("très", "狗")), update(picture(), 5)
+    for shown in (Update(None, first.stats, False, False), first, first, second, second):
+        log.show(shown)
+    assert len(lines(path)) == 2  # before it is closed: tail -f
+    log.close()
+    log.close()
+    log.show(update(picture(), 6))
+    one, two = lines(path)
+    assert first.answer
+    assert (one["id"], two["id"]) == (4, 5)
+    assert one["captured_ns"] == first.answer.frame.captured_ns
+    assert (one["label"], one["probability"], one["raw_label"]) == ("très", 0.5, "狗")
+    assert one["top"][1] == {"index": 1, "label": "狗", "raw": 0.5, "smoothed": 0.25}
+    assert (one["preprocess_ms"], one["inference_ms"]) == (0.9, 12.0)
+    assert 0 <= one["age_ms"] < 10_000
+    assert "狗" in path.read_text(encoding="utf-8")
+
+
+def test_a_log_that_takes_no_more_is_one_line_and_ends_nothing() -> None:
+    said: list[str] = []
+    log = Log(Path("/dev/full"), said.append)
+    for number in range(3):
+        log.show(update(picture(), number))
+    log.close()
+    assert said == ["/dev/full: the log ends here (No space left on device): make room or choose another file"]
+
+
+# Stills.
+
+
+def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
+    told: list[str] = []
+    stills = Stills(tmp_path, told.append)
+    image = np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8)
+    shown = update(image, labels=("crane, Grus/grus: été", "b"))
+    assert shown.answer
+    stills.save(shown.answer)
+    stills.close()
+    (path,) = tmp_path.iterdir()
+    assert told == [f"saved {path}"]
+    assert path.name.endswith("-crane_Grus_grus_été.png")
+    assert (decode(path)[..., ::-1] == image).all()
+
+
+def test_a_still_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "file").touch()
+    stills = Stills(tmp_path / "file", told.append)
+    shown = update(picture())
+    assert shown.answer
+    stills.save(shown.answer)
+    stills.close()
+    assert len(told) == 1
+    assert "cannot write" in told[0]
+
+
+def test_sinks_are_sinks(tmp_path: Path) -> None:
+    """What a type checker is told, once more at run time; and no thread is left behind."""
+    before = threading.active_count()
+    sinks: list[Sink] = [Log(tmp_path / "a.jsonl"), Recording(tmp_path / "a.mp4", Painter())]
+    for sink in sinks:
+        sink.show(update(picture()))
+        sink.close()
+    assert threading.active_count() == before
+    assert json.loads((tmp_path / "a.jsonl").read_text())["id"] == 0
+    assert os.listdir(tmp_path).count("a.mp4") == 1  # noqa: PTH208

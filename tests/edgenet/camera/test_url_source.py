@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from edgenet.camera.address import Address
+from edgenet.camera.ffmpeg_camera import FfmpegCamera
+from edgenet.camera.frame import Frame, Trouble
+from edgenet.camera.live_source import LiveSource
+from edgenet.camera.sources import open_source
+from edgenet.errors import SourceError
+
+from .mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
+from .rtsp_server import RtspServer
+from .test_sources import clip
+
+NOTICED_S = 3.0  # a camera that stalls
+_MULTIPART = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=x\r\n\r\n"
+SMALL = (640, 368)  # whole blocks of 16, little enough to be coded twice on a small machine
+
+
+@pytest.fixture
+def camera() -> Iterator[MjpegCamera]:
+    with MjpegCamera(fps=30, size=SMALL) as camera:
+        yield camera
+
+
+class Watch:
+    """A source being watched; `frame` and `trouble` wait for the next of their kind, and return how long it took."""
+
+    def __init__(self, source: object) -> None:
+        assert isinstance(source, LiveSource)
+        self.source = source
+        self.stop = threading.Event()
+        self._items = source.frames(self.stop)
+
+    def frame(self, wanted: Callable[[Frame], bool] = lambda frame: True) -> tuple[Frame, float]:
+        start = time.monotonic()
+        for item in self._items:
+            if isinstance(item, Frame) and wanted(item):
+                return item, time.monotonic() - start
+            assert time.monotonic() - start < 20, f"no such frame; last: {item}"
+        raise AssertionError("the source ended")
+
+    def trouble(self, words: str = "") -> tuple[str, float]:
+        start = time.monotonic()
+        for item in self._items:
+            if isinstance(item, Trouble) and words in item.text:
+                return item.text, time.monotonic() - start
+            assert time.monotonic() - start < 20, f"no trouble; last: {item}"
+        raise AssertionError("the source ended")
+
+    def ended_after(self) -> float:
+        """Return how long the source goes on once it shall stop."""
+        start = time.monotonic()
+        self.stop.set()
+        for _ in self._items:
+            pass
+        return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def watching(url: str) -> Iterator[Watch]:
+    watch = Watch(open_source(url))
+    try:
+        yield watch
+    finally:
+        watch.source.close()
+        watch.source.close()
+        watch.source.join(5)
+        assert not watch.source._thread.is_alive()
+
+
+def refusal(url: str) -> str:
+    with pytest.raises(SourceError) as refused:
+        open_source(url)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert PASSWORD not in text
+    assert quote(PASSWORD, safe="") not in text
+    return text
+
+
+# MJPEG
+
+
+def test_the_newest_picture_comes_with_the_time_it_arrived(camera: MjpegCamera) -> None:
+    with watching(camera.url) as watch:
+        assert watch.source.live
+        frames = [watch.frame()[0] for _ in range(40)]
+        assert [frame.id for frame in frames] == list(range(40))
+        stamps = [read_stamp(frame.image) for frame in frames]
+        assert stamps == sorted(set(stamps))
+        assert all(0 <= age_ms(frame.image, frame.captured_ns) < 500 for frame in frames)
+        assert watch.source.name == f"{camera.url}, 640x368"
+        time.sleep(0.5)  # nobody takes what comes
+        watch.frame()
+        assert age_ms(watch.frame()[0].image) < 500  # the first was on its way; there is no queue behind it
+        assert watch.ended_after() < 1
+
+
+def test_a_camera_that_stalls_is_noticed_and_comes_back(camera: MjpegCamera) -> None:
+    with watching(camera.url) as watch:
+        last = watch.frame()[0]
+        camera.stall()
+        text, seconds = watch.trouble()
+        assert seconds < NOTICED_S
+        assert text == f"{camera.url}: no whole picture for 2 s: trying again in 0.5 s"
+        assert "trying again in 1 s" in watch.trouble("again in 1 s")[0]
+        camera.resume()
+        frame, _ = watch.frame()
+        assert frame.id > last.id
+        assert age_ms(frame.image) < 1000  # nothing from before
+        camera.stall()
+        assert "again in 0.5 s" in watch.trouble()[0]  # from the beginning again
+        assert watch.ended_after() < 1
+
+
+def test_a_camera_that_dies_is_noticed_at_once_and_opened_again(camera: MjpegCamera) -> None:
+    with watching(camera.url) as watch:
+        ids = [watch.frame()[0].id for _ in range(5)]
+        camera.kill()
+        text, seconds = watch.trouble()
+        assert "the connection ended" in text
+        assert seconds < 1
+        assert "nobody listens there" in watch.trouble("again in 1 s")[0]
+        camera.start()
+        frame, _ = watch.frame()
+        assert frame.id > ids[-1]
+        assert age_ms(frame.image) < 1000
+
+
+def test_a_new_resolution_is_taken_as_it_comes(camera: MjpegCamera) -> None:
+    with watching(camera.url) as watch:
+        watch.frame()
+        for width, height in ((320, 240), (1280, 720)):
+            camera.resize(width, height)
+            frame, _ = watch.frame(lambda frame, shape=(height, width, 3): frame.image.shape == shape)  # type: ignore[misc]
+            read_stamp(frame.image)
+            assert watch.source.name.endswith(f", {width}x{height}")
+
+
+@pytest.mark.parametrize("path", ["nolength.mjpg", "garbage.mjpg", "moved"])
+def test_odd_streams(camera: MjpegCamera, path: str) -> None:
+    with watching(camera.at(path)) as watch:
+        frames = [watch.frame()[0] for _ in range(10)]
+        assert [frame.id for frame in frames] == list(range(10))
+        stamps = [read_stamp(frame.image) for frame in frames]  # of "garbage", none that broke off
+        assert stamps == sorted(set(stamps))
+
+
+def test_pictures_that_are_never_whole_are_no_pictures(camera: MjpegCamera) -> None:
+    with watching(camera.at("rubbish.mjpg")) as watch:
+        text, seconds = watch.trouble()
+        assert "cannot be decoded" in text
+        assert seconds < NOTICED_S
+
+
+@pytest.mark.parametrize("path", ["basic.mjpg", "digest.mjpg"])
+def test_a_login_is_used_and_never_shown(camera: MjpegCamera, path: str) -> None:
+    login = f"{USER}:{quote(PASSWORD, safe='')}"
+    with watching(camera.at(path, login) + "?token=s3cret") as watch:
+        watch.frame()
+        assert watch.source.name == f"{camera.at(path)}?..., 640x368"
+        camera.kill()
+        assert watch.trouble()[0].startswith(f"{camera.at(path)}?...: the connection ended")
+    camera.start()
+    assert "wants a user name and a password" in refusal(camera.at(path))
+    assert "refuses this user name and password" in refusal(camera.at(path, f"{USER}:wrong"))
+    address = Address.parse(camera.at(path, login))
+    assert quote(PASSWORD, safe="") not in repr(address)
+    assert PASSWORD not in repr(address)
+
+
+def test_what_is_no_stream_is_refused_with_a_reason(camera: MjpegCamera) -> None:
+    assert "no such path" in refusal(camera.at("nothing"))
+    assert "this is a web page" in refusal(camera.at("page"))
+    assert "this is one picture" in refusal(camera.at("picture.jpg"))
+    assert "this is a clip" in refusal(camera.at("clip.mp4"))
+    assert "no answer in 2 s" in refusal(camera.at("silent"))
+    assert "does not speak TLS" in refusal(camera.url.replace("http", "https"))
+    assert "no such host" in refusal("http://no-such-host.invalid/stream")
+    camera.kill()
+    assert "nobody listens there" in refusal(camera.url)
+    assert "nobody listens there" in refusal(camera.url.replace("http", "rtsp"))
+    assert "nobody listens there" in refusal(camera.url.replace("http", "tcp"))
+
+
+def test_a_stream_that_trickles_has_stalled() -> None:
+    """A byte now and then keeps every timeout of a socket quiet."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    viewer, _ = listener.accept()
+                    with viewer, contextlib.suppress(OSError):
+                        viewer.recv(4096)
+                        viewer.sendall(_MULTIPART + b"--x\r\nContent-Length: 1000\r\n\r\n")
+                        for byte in bytes(1000):
+                            viewer.sendall(bytes([byte]))
+                            time.sleep(0.1)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        with watching(f"http://127.0.0.1:{listener.getsockname()[1]}/") as watch:
+            text, seconds = watch.trouble()
+            assert "no whole picture for 2 s" in text
+            assert seconds < NOTICED_S
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"hello",
+        b"HTTP/1.0 200 OK\r\n\r\n" + bytes(range(256)) * 100,
+        _MULTIPART + b"y" * 20_000,
+        _MULTIPART + b"--x\r\nContent-Length: 99999999999\r\n\r\n",
+        _MULTIPART + b"--x\r\n" + b"a: b\r\n" * 200,
+        b"HTTP/1.0 401 No\r\nWWW-Authenticate: Negotiate\r\n\r\n",
+        b"HTTP/1.0 503 Busy\r\n\r\n",
+        b"",
+    ],
+)
+def test_answers_of_what_is_no_camera(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    viewer, _ = listener.accept()
+                    with viewer:
+                        viewer.recv(4096)
+                        viewer.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        if b"multipart" in answer:  # promising at first
+            with watching(url) as watch:
+                assert "no MJPEG" in watch.trouble()[0]
+        else:
+            assert url in refusal(url)
+            assert url in refusal(url.replace("//", f"//{USER}:{quote(PASSWORD, safe='')}@"))
+
+
+def test_ffmpeg_as_a_camera(tmp_path: Path) -> None:
+    """Servers of others: MJPEG without a content type that says so, and MPEG-TS over TCP."""
+    film = str(clip(tmp_path / "clip.avi", 500))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    http, tcp = f"http://127.0.0.1:{port}/", f"tcp://127.0.0.1:{port}"
+    for url, output in (
+        (http, ["-f", "mpjpeg", "-listen", "1", http]),
+        (tcp, ["-c:v", "libx264", "-tune", "zerolatency", "-g", "10", "-f", "mpegts", f"{tcp}?listen"]),
+    ):
+        try:
+            server = subprocess.Popen(["ffmpeg", "-loglevel", "error", "-re", "-i", film, *output])
+        except FileNotFoundError:
+            pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+        try:
+            for _ in range(100):  # it says nothing when it is ready, and serves the first who comes
+                time.sleep(0.1)
+                with contextlib.suppress(SourceError), watching(url) as watch:
+                    assert [watch.frame()[0].id for _ in range(10)] == list(range(10))
+                    break
+            else:
+                pytest.fail(f"{url} never opened")
+        finally:
+            server.kill()
+            server.wait()
+
+
+# FFMPEG
+
+
+def test_no_setting_of_ffmpeg_stays_behind(camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "fflags;nobuffer")
+    for before in (dict(os.environ), {}):
+        source = LiveSource(FfmpegCamera(Address.parse(camera.url)))
+        watch = Watch(source)
+        watch.frame()
+        source.close()
+        assert os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") == before.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+        assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
+        monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", raising=False)
+
+
+_LEFT_OPEN = """
+import sys, threading
+from edgenet.camera.address import Address
+from edgenet.camera.ffmpeg_camera import FfmpegCamera
+from edgenet.camera.live_source import LiveSource
+source = LiveSource(FfmpegCamera(Address.parse(sys.argv[1])))
+next(source.frames(threading.Event()))
+print("seen", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+def test_a_process_that_ends_with_a_camera_open_ends_well(camera: MjpegCamera, stalled: bool) -> None:
+    """A thread that is in OpenCV when the interpreter ends aborts the process: exit code 134, a core dump."""
+    command = [sys.executable, "-c", _LEFT_OPEN, camera.url]
+    for _ in range(1 if stalled else 4):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdin
+            assert child.stdout
+            assert child.stdout.readline() == "seen\n"
+            if stalled:
+                camera.stall()
+                time.sleep(0.3)
+            start = time.monotonic()
+            child.stdin.close()
+            assert child.wait(20) == 0
+            assert time.monotonic() - start < 2
+
+
+# RTSP
+
+
+@pytest.mark.slow
+def test_rtsp_stalls_hangs_dies_and_comes_back(camera: MjpegCamera) -> None:
+    with RtspServer(camera.url) as server, watching(server.url) as watch:
+        frames = [watch.frame()[0] for _ in range(60)]
+        assert [frame.id for frame in frames] == list(range(60))
+        now_ns = time.monotonic_ns()
+        ages = [age_ms(frame.image, now_ns) for frame in frames]
+        assert ages == sorted(ages, reverse=True)
+        assert age_ms(watch.frame()[0].image) < 700  # about a second of backlog, without our options
+        assert watch.source.name == f"{server.url}, 640x368"
+
+        server.kill()
+        text, seconds = watch.trouble()
+        assert "the stream ended" in text
+        assert seconds < 1
+        server.start()
+        assert watch.frame()[0].id > frames[-1].id
+
+        camera.stall()
+        text, seconds = watch.trouble()
+        assert "no picture for 2 s: trying again in 0.5 s" in text
+        assert seconds < NOTICED_S
+        camera.resume()
+        assert age_ms(watch.frame()[0].image) < 1000
+
+        server.hang()
+        text, seconds = watch.trouble()
+        assert seconds < NOTICED_S
+        assert "no answer in 2 s" in watch.trouble("no answer")[0]
+        assert watch.ended_after() < 1
+        assert "no answer in 2 s" in refusal(server.url)
+
+
+def test_closing_does_not_wait_for_a_server_that_hangs(camera: MjpegCamera) -> None:
+    with RtspServer(camera.url) as server:
+        watch = Watch(open_source(server.url))
+        watch.frame()
+        server.hang()
+        time.sleep(0.3)
+        start = time.monotonic()
+        watch.source.close()
+        assert not watch.source._thread.is_alive()
+        assert time.monotonic() - start < 1
+
+
+@pytest.mark.slow
+def test_rtsp_waits_longer_for_its_first_key_frame_than_for_a_picture(camera: MjpegCamera) -> None:
+    """One key frame in 5 s, as cameras have it: whoever gives up after 2 s never sees a picture."""
+    with RtspServer(camera.url, key_frames=150) as server, watching(server.url) as first:
+        first.frame()
+        time.sleep(0.5)
+        with watching(server.url) as second:
+            assert second.frame()[1] < 10
+
+
+def test_an_rtsp_login_is_used_and_never_shown(camera: MjpegCamera, capfd: pytest.CaptureFixture[str]) -> None:
+    from . import rtsp_server
+
+    user, password = rtsp_server.USER, rtsp_server.PASSWORD
+    with RtspServer(camera.url, login=True) as server:
+        with watching(server.at("live", f"{user}:{password}")) as watch:
+            watch.frame()
+            shown = watch.source.name
+            server.kill()
+            shown += watch.trouble()[0] + watch.trouble()[0]
+        server.start()
+        assert "wants a user name and a password" in refusal(server.url)
+        assert "refuses this user name and password" in refusal(server.at("live", f"{user}:not-{password}"))
+        assert "no such path" in refusal(server.at("nothing", f"{user}:{password}"))
+        assert "is no RTSP server" in refusal(camera.url.replace("http", "rtsp"))
+        printed = capfd.readouterr()
+        assert password not in shown + printed.out + printed.err

@@ -1,0 +1,445 @@
+"""The page's server: one acknowledgement a frame, one encoding a frame, and viewers of every kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from edgenet.camera.browser_source import BrowserSource
+from edgenet.camera.classifier import default_model
+from edgenet.camera.frame import Controls
+from edgenet.camera.web import server
+from edgenet.camera.web.broadcast import encode
+from edgenet.camera.web.server import WebView
+from edgenet.errors import EdgenetError, UsageError
+
+from .browser import drain, eventually, get, jpeg, plain, unpack, update
+
+ACK = '{"do": "ack"}'
+
+
+@pytest.fixture
+def view() -> Iterator[WebView]:
+    running = WebView(Controls())
+    running.start()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def join() -> Iterator[Callable[[WebView], ClientConnection]]:
+    """Open sockets that are closed in the end."""
+    with ExitStack() as stack:
+
+        def opened(view: WebView) -> ClientConnection:
+            return stack.enter_context(connect(f"ws://127.0.0.1:{view.port}/ws", compression=None))
+
+        yield opened
+
+
+Join = Callable[[WebView], ClientConnection]
+
+
+def stats(view: WebView) -> Any:
+    return json.loads(get(f"{view.url}stats.json")[2])
+
+
+def receive(viewer: ClientConnection, timeout_s: float = 5) -> tuple[dict[str, Any], bytes]:
+    message = viewer.recv(timeout_s)
+    assert isinstance(message, bytes)
+    return unpack(message)
+
+
+def colour(picture: bytes) -> list[int]:
+    with Image.open(io.BytesIO(picture)) as image:
+        return [int(level) for level in np.asarray(image)[image.height // 2, image.width // 2]]
+
+
+def test_a_viewer_gets_the_newest_frame_only_after_it_acknowledged_the_last(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    view.show(update(0, plain(255, 0, 0)))
+    state, picture = receive(viewer)
+    assert (state["frame"], state["age_ms"]) == (0, [])
+    assert np.abs(np.subtract(colour(picture), (0, 0, 255))).max() < 8
+    for number in range(1, 6):
+        view.show(update(number, plain(0, 0, 255)))
+    with pytest.raises(TimeoutError):
+        viewer.recv(0.3)
+    viewer.send(ACK)
+    state, picture = receive(viewer)
+    assert state["frame"] == 5
+    assert np.abs(np.subtract(colour(picture), (255, 0, 0))).max() < 8
+    assert state["age_ms"][0] >= 300  # of the frame before, which it took so long to acknowledge
+
+
+def test_the_state_says_everything_that_the_page_shows(view: WebView, join: Join) -> None:
+    view.show(update(3, plain(0, 0, 0), label="tench"))
+    state, _ = receive(join(view))
+    assert state["top"][0] == {"index": 0, "label": "tench", "raw": 0.75, "smoothed": 0.75}
+    assert state["raw"]["label"] == "tench"
+    assert (state["paused"], state["mirror"], state["rotate"]) == (False, False, 0)
+    wanted = {"camera_fps": 30.0, "inference_fps": 29.5, "dropped": 7, "temperature_c": 41.5, "precision": "int8"}
+    assert wanted.items() <= state["stats"].items()
+    assert stats(view).items() >= {"viewers": 1, "frame": 3, "stats": state["stats"]}.items()
+
+
+def test_a_picture_that_was_sent_is_not_sent_again(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    shown = update(0, plain(0, 0, 0))
+    view.show(shown)
+    assert receive(viewer)[1]
+    viewer.send(ACK)
+    view.show(shown)  # new figures about the same frame
+    assert receive(viewer)[1] == b""
+    viewer.send(ACK)
+    view.show(update(1, trouble="camera 0 is gone"))
+    state, picture = receive(viewer)
+    assert (state["stats"]["trouble"], picture) == ("camera 0 is gone", b"")
+
+
+def test_pictures_are_encoded_once_and_only_while_somebody_watches(view: WebView, join: Join) -> None:
+    for number in range(10):
+        view.show(update(number, plain(0, 0, 0)))
+    assert stats(view)["encoded"] == 0
+    viewers = [join(view) for _ in range(5)]
+    assert {receive(viewer)[0]["frame"] for viewer in viewers} == {9}
+    assert stats(view)["encoded"] == 1
+    for viewer in viewers:
+        viewer.close()
+    eventually(lambda: stats(view)["viewers"] == 0)
+    view.show(update(10, plain(0, 0, 0)))
+    time.sleep(0.2)
+    assert stats(view)["encoded"] == 1
+
+
+def test_a_viewer_that_wants_no_pictures_costs_none(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    viewer.send('{"do": "pictures", "wanted": false}')
+    time.sleep(0.2)
+    view.show(update(0, plain(0, 0, 0)))
+    state, picture = receive(viewer)
+    assert (state["frame"], picture, stats(view)["encoded"]) == (0, b"", 0)
+
+
+def test_a_viewer_that_never_acknowledges_costs_nothing(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    view.show(update(0, plain(0, 0, 0)))
+    receive(viewer)
+    for number in range(1, 50):
+        view.show(update(number, plain(0, 0, 0)))
+        time.sleep(0.005)
+    assert stats(view)["encoded"] == 1
+    with pytest.raises(TimeoutError):
+        viewer.recv(0.1)
+
+
+def test_fifty_viewers_watch_and_a_slow_one_slows_nobody(view: WebView, join: Join) -> None:
+    viewers = [join(view) for _ in range(50)]
+    seen: list[list[int]] = [[] for _ in viewers]
+
+    def watch(index: int) -> None:
+        viewer, wait = viewers[index], 0.4 if index == 0 else 0.0
+        try:
+            while seen[index][-1:] != [59]:
+                seen[index].append(receive(viewer)[0]["frame"])
+                time.sleep(wait)
+                viewer.send(ACK)
+        except (TimeoutError, ConnectionClosed):
+            return
+
+    threads = [threading.Thread(target=watch, args=(index,)) for index in range(50)]
+    for thread in threads:
+        thread.start()
+    for number in range(60):
+        view.show(update(number, plain(number, 0, 0)))
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join(15)
+    assert all(frames[-1] == 59 for frames in seen)
+    assert all(frames == sorted(set(frames)) for frames in seen)
+    assert len(seen[0]) < 15
+    assert min(len(frames) for frames in seen[1:]) > 2 * len(seen[0])
+    assert stats(view)["encoded"] <= 60
+
+
+def test_there_are_at_most_64_viewers(view: WebView, join: Join) -> None:
+    viewers = [join(view) for _ in range(64)]
+    eventually(lambda: stats(view)["viewers"] == 64)
+    with pytest.raises(ConnectionClosed) as refused:
+        join(view).recv(5)
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == 1013
+    assert get(f"{view.url}stream.mjpg")[0] == 503
+    viewers[0].close()
+    eventually(lambda: stats(view)["viewers"] == 63)
+    view.show(update(0, plain(0, 0, 0)))
+    assert receive(join(view))[0]["frame"] == 0
+
+
+def test_a_viewer_whose_socket_is_silent_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PING_S", 0.2)
+    monkeypatch.setattr(server, "_SILENCE_S", 0.4)
+    view = WebView(Controls())
+    view.start()
+    try:
+        with raw(view) as silent, connect(f"ws://127.0.0.1:{view.port}/ws") as alive:
+            eventually(lambda: stats(view)["viewers"] == 2)
+            eventually(lambda: stats(view)["viewers"] == 1)
+            view.show(update(0, plain(0, 0, 0)))
+            assert receive(alive)[0]["frame"] == 0  # it never acknowledged, and its socket answers pings
+            silent.settimeout(5)
+            while silent.recv(4096):  # until the end
+                pass
+    finally:
+        view.close()
+
+
+def raw(view: WebView) -> socket.socket:
+    """Open the socket by hand, and never answer anything."""
+    plug = socket.create_connection(("127.0.0.1", view.port))
+    head = f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    plug.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n\r\n".encode())
+    assert plug.recv(12) == b"HTTP/1.1 101"
+    return plug
+
+
+def test_the_mjpeg_stream_gives_each_new_frame_once_at_most_1280_wide(view: WebView) -> None:
+    with socket.create_connection(("127.0.0.1", view.port)) as plug:
+        plug.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\n\r\n".encode())
+        eventually(lambda: stats(view)["viewers"] == 1)
+        shown = update(0, plain(0, 255, 0, (1080, 1920)))
+        view.show(shown)
+        view.show(shown)
+        data = b""
+        plug.settimeout(5)
+        while data.count(b"--edgenet-frame") < 1 or b"\xff\xd9" not in data:
+            data += plug.recv(65536)
+        assert b"content-type: multipart/x-mixed-replace; boundary=edgenet-frame" in data.lower()
+        picture = data[data.index(b"\xff\xd8") : data.index(b"\xff\xd9") + 2]
+        with Image.open(io.BytesIO(picture)) as image:
+            assert (image.format, image.size) == ("JPEG", (1280, 720))
+        assert drain(plug, 0.3).strip() == b""
+    eventually(lambda: stats(view)["viewers"] == 0)
+    assert stats(view)["encoded"] == 1
+
+
+def test_opencv_reads_the_stream(view: WebView) -> None:
+    import cv2
+
+    stop = threading.Event()
+
+    def feed() -> None:
+        number = 0
+        while not stop.wait(0.03):
+            view.show(update(number := number + 1, plain(0, 0, 250)))
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    try:
+        capture = cv2.VideoCapture(f"{view.url}stream.mjpg", cv2.CAP_FFMPEG)
+        read, image = capture.read()
+        capture.release()
+    finally:
+        stop.set()
+        feeding.join()
+    assert read
+    assert np.abs(image[10, 10].astype(int) - (0, 0, 250)).max() < 10
+
+
+def test_health_tells_whether_there_are_pictures(view: WebView) -> None:
+    assert get(f"{view.url}healthz")[0] == 200
+    view.show(update(0, trouble="camera 0 is gone: trying again in 2 s"))
+    status, _, body = get(f"{view.url}healthz")
+    assert (status, json.loads(body)["trouble"]) == (503, "camera 0 is gone: trying again in 2 s")
+    view.show(update(1, plain(0, 0, 0)))
+    assert get(f"{view.url}healthz")[0] == 200
+
+
+def test_buttons_reach_the_controls(view: WebView, join: Join) -> None:
+    controls = Controls()
+    other = WebView(controls)
+    other.start()
+    try:
+        viewer = join(other)
+        for button in ("pause", "mirror", "rotate", "rotate", "save", "precision"):
+            viewer.send(json.dumps({"do": button}))
+        eventually(controls.toggle_precision.is_set)
+        assert (controls.paused, controls.mirror, controls.rotate) == (True, True, 180)
+        assert controls.save.is_set()
+        assert not controls.quit.is_set()
+        for button in ("pause", "rotate", "rotate"):
+            viewer.send(json.dumps({"do": button}))
+        eventually(lambda: (controls.paused, controls.rotate) == (False, 0))
+    finally:
+        other.close()
+
+
+def test_pictures_of_a_viewers_camera_go_to_the_inbox_one_viewer_at_a_time(join: Join) -> None:
+    inbox = BrowserSource().inbox
+    view = WebView(Controls(), inbox=inbox)
+    view.start()
+    try:
+        first, second = join(view), join(view)
+        red = jpeg(np.full((48, 64, 3), (250, 0, 0), np.uint8))
+        first.send(red)
+        assert json.loads(first.recv(5)) == {"taken": 0}
+        first.send(b"no picture")
+        assert json.loads(first.recv(5)) == {"taken": None}
+        second.send(red)
+        assert "another page" in json.loads(second.recv(5))["busy"]
+        first.close()
+
+        def mine() -> bool:
+            second.send(red)
+            return "taken" in json.loads(second.recv(5))
+
+        eventually(mine)
+        assert inbox.refused == 1
+    finally:
+        view.close()
+
+
+def test_pictures_that_nobody_asked_for_are_turned_away(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    viewer.send(b"\xff\xd8")
+    assert "--source browser" in json.loads(viewer.recv(5))["busy"]
+
+
+def test_a_model_for_the_page_is_served_with_what_the_page_must_know(view: WebView) -> None:
+    assert get(f"{view.url}model.tflite")[0] == 404
+    assert json.loads(get(f"{view.url}config.json")[2]) == {"camera": False, "model": None}
+    file = default_model()
+    view.model_file, view.smooth_s = file, 0.25
+    status, headers, body = get(f"{view.url}model.tflite")
+    assert (status, body, headers["cache-control"]) == (200, file.read_bytes(), "no-store")
+    model = json.loads(get(f"{view.url}config.json")[2])["model"]
+    assert (model["precision"], model["crop"], model["smooth_s"]) == ("int8", "center", 0.25)
+    assert "circle" in model["labels"]
+    view.labels = ("mine",)
+    assert json.loads(get(f"{view.url}config.json")[2])["model"]["labels"] == ["mine"]
+    with pytest.raises(UsageError, match=r"\.tflite alone"):
+        view.model_file = file.with_suffix(".onnx")
+
+
+def test_a_port_that_is_taken_is_one_clear_line(view: WebView) -> None:
+    with pytest.raises(EdgenetError, match=rf"127\.0\.0\.1:{view.port} .*in use.*--port") as refused:
+        WebView(Controls(), port=view.port).start()
+    assert "\n" not in str(refused.value)
+    for host in ("no.such.host.invalid", "192.0.2.1"):
+        with pytest.raises(EdgenetError, match=r"--(host|port)") as refused:
+            WebView(Controls(), host=host).start()
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UsageError, match="65535"):
+        WebView(Controls(), port=70000)
+
+
+def test_it_closes_in_less_than_a_second_whoever_hangs_on_it(join: Join) -> None:
+    view = WebView(Controls())
+    view.close()  # before it was started
+    view.start()
+    viewer, deaf = join(view), raw(view)
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stream = socket.create_connection(("127.0.0.1", view.port))
+    stream.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\n\r\n".encode())
+    idle = socket.create_connection(("127.0.0.1", view.port))
+    eventually(lambda: stats(view)["viewers"] == 3)
+    noise = np.random.default_rng(0).integers(0, 256, (1080, 1280, 3), dtype=np.uint8)
+    for number in range(20):  # megabytes that two of them never read
+        view.show(update(number, noise.copy()))
+        time.sleep(0.02)
+    began = time.monotonic()
+    view.close()
+    took = time.monotonic() - began
+    assert took < 1
+    view.close()
+    view.show(update(99, noise))  # nobody is there, and nothing happens
+    receive(viewer)  # the one frame that it did not acknowledge
+    with pytest.raises(ConnectionClosed) as told:
+        viewer.recv(5)
+    assert told.value.rcvd is not None  # a goodbye
+    assert told.value.rcvd.code == 1012
+    for plug in (deaf, stream, idle):
+        plug.close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", view.port))
+
+
+def test_a_slow_mjpeg_viewer_sees_what_is_nearly_new_and_slows_nobody(view: WebView, join: Join) -> None:
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.connect(("127.0.0.1", view.port))
+        slow.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\n\r\n".encode())
+        viewer = join(view)
+        eventually(lambda: stats(view)["viewers"] == 2)
+        noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+        for number in range(100):
+            view.show(update(number, noise.copy()))
+            state, picture = receive(viewer)
+            assert state["frame"] == number
+            viewer.send(ACK)
+        waiting = len(drain(slow, 1))
+        assert len(picture) * 100 > 4 << 20
+        assert waiting < 1 << 20  # the buffers on the way hold no more: the rest was skipped
+
+
+@pytest.mark.parametrize(
+    ("size", "encoded"), [((1, 1), (1, 1)), ((4320, 7680), (1280, 720)), ((9000, 3), (1, 4096)), ((2, 5000), (1280, 1))]
+)
+def test_pictures_of_any_size_are_encoded(size: tuple[int, int], encoded: tuple[int, int]) -> None:
+    with Image.open(io.BytesIO(encode(plain(0, 0, 0, size)))) as image:
+        assert (image.format, image.size) == ("JPEG", encoded)
+
+
+def test_a_broken_models_nan_does_not_break_the_page(view: WebView, join: Join) -> None:
+    shown = update(0, plain(0, 0, 0))
+    assert shown.answer is not None
+    nan = replace(shown.answer.raw, raw=float("nan"), smoothed=float("nan"))
+    view.show(replace(shown, answer=replace(shown.answer, top=(nan,), raw=nan)))
+    assert receive(join(view))[0]["raw"]["raw"] == 0  # JSON has no NaN, and JavaScript reads none
+
+
+def test_showing_takes_no_time(view: WebView, join: Join) -> None:
+    viewer = join(view)  # it never reads
+    shown = update(0, plain(0, 0, 0, (720, 1280)))
+    eventually(lambda: stats(view)["viewers"] == 1)
+    began = time.monotonic()
+    for _ in range(1000):
+        view.show(shown)
+    assert time.monotonic() - began < 1  # a thousandth of a second each, at the very most
+    viewer.close()
+
+
+def test_the_command_line_imports_no_web_server() -> None:
+    code = (
+        "import edgenet.camera.web.server, sys; print([m for m in sys.modules if m in {'starlette', 'uvicorn', 'cv2'}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_ages_are_of_the_last_two_seconds() -> None:
+    from edgenet.camera.web import viewers
+
+    ages = viewers.Ages()
+    assert ages.percentiles() == []
+    frame = update(0, plain(0, 0, 0)).answer
+    assert frame is not None
+    for _ in range(100):
+        ages.add(frame.frame)
+    p50, p95 = ages.percentiles()
+    assert 0 <= p50 <= p95 < 1000
