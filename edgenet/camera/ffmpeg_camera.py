@@ -14,8 +14,10 @@ from edgenet.camera.opencv import environment, opencv, to_bgr
 # Without nobuffer and fpsprobesize a stream begins with what was read to guess its rate, or loses its first key frame
 # to that: a second or two, either way. RTSP over TCP, because a lost UDP packet smears the picture until the next one.
 _OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|fpsprobesize;0"
-_STALLED_S = 0.9 * TIMEOUT_S  # a read this long ran into its timeout
-_FIRST_PICTURE_S = 12.0  # cameras send a key frame every 1 to 10 s, and nothing can be shown before it
+
+# Cameras send a key frame every 1 to 10 s, and nothing can be shown before it. A capture whose read ran into its timeout
+# never recovers, and the timeout cannot be changed later: so it is this one, and LiveSource interrupts what stalls.
+_FIRST_PICTURE_S = 12.0
 
 
 class FfmpegCamera:
@@ -29,14 +31,12 @@ class FfmpegCamera:
         self._peers: Peers = frozenset()
         self._capture: Any = None
         self._seen = False  # a picture since `open`
-        self._until = 0.0  # time.monotonic() by which the first one must have come
         self._interrupted = False
 
     def open(self) -> None:
         """Connect, and wait until FFMPEG knows what the stream is."""
         cv2 = opencv()
         self._interrupted = self._seen = False
-        self._until = time.monotonic() + _FIRST_PICTURE_S
         try:
             self._peers = self._address.peers()
             if self._address.scheme in ("rtsp", "rtsps", "rtmp"):
@@ -44,9 +44,10 @@ class FfmpegCamera:
         except OSError as exc:
             raise unreachable(exc) from exc
         with environment(OPENCV_FFMPEG_CAPTURE_OPTIONS=_OPTIONS, OPENCV_FFMPEG_LOGLEVEL="-8"):
+            patience_ms = int(_FIRST_PICTURE_S * 1000)
             settings = [
-                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(_FIRST_PICTURE_S * 1000)),
-                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(TIMEOUT_S * 1000)),
+                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, patience_ms),
+                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, patience_ms),
                 *(cv2.CAP_PROP_N_THREADS, 1),  # each further one delays every picture by one more
             ]
             self._capture = cv2.VideoCapture(self._address.full, cv2.CAP_FFMPEG, settings)
@@ -60,15 +61,13 @@ class FfmpegCamera:
         while True:
             began = time.monotonic()
             done = self._capture.grab()
-            now = time.monotonic()
-            stalled = now - began >= _STALLED_S
-            # Once pictures have come, the one after a timeout is what the decoder still held: seconds old.
-            if done and not (stalled and self._seen):
-                return self._shot()
-            if not stalled:
+            if self._interrupted:
+                raise Lost("no picture comes any more")
+            if not done:
                 raise Lost("the stream ended")
-            if self._seen or self._interrupted or now > self._until:  # else it waits for its first key frame
-                raise Lost(f"no picture for {TIMEOUT_S:g} s")
+            if not self._seen or time.monotonic() - began < TIMEOUT_S:
+                return self._shot()
+            # After a pause comes first what the decoder still held: as old as the pause.
 
     def _shot(self) -> Shot:
         captured_ns = time.monotonic_ns()

@@ -26,7 +26,7 @@ from edgenet.errors import SourceError
 from edgenet.image import Pixels
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 8.0
-STALLED_S = 2.5  # without a picture; the cameras' own timeouts are 2 s
+STALLED_S = 2.2  # without a picture; the cameras' own timeouts are 2 s
 _LOOK_S = 0.1  # how often `frames` looks at what may have changed meanwhile
 _CLOSE_S = 0.15  # how long `close` waits for the reader
 _EXIT_S = 12.0  # how long the interpreter's end does; a V4L2 read can take 10 s
@@ -138,10 +138,6 @@ class LiveSource:
             self._changed.notify_all()
         self._thread.join(_CLOSE_S)
 
-    def join(self, timeout_s: float) -> None:
-        """Wait until the camera was let go."""
-        self._thread.join(timeout_s)
-
     def _frame(self, captured_ns: int, image: Pixels) -> Frame:
         self._measure(image)
         frame = Frame(self._next, captured_ns, image)
@@ -238,9 +234,7 @@ _running: set[LiveSource] = set()
 @atexit.register
 def _end_readers() -> None:
     """Close what its owner left open, and wait until no thread is in OpenCV any more."""
-    sources = tuple(_running)
-    for source in sources:
-        source.close()
     until = time.monotonic() + _EXIT_S
-    for source in sources:
-        source.join(max(0.0, until - time.monotonic()))
+    while (sources := tuple(_running)) and time.monotonic() < until:
+        for source in sources:
+            source.close()

@@ -36,7 +36,7 @@ def opencv() -> Any:
             f"OpenCV {why}; try: pip install 'edgenet[camera]', or without a screen 'edgenet[camera-headless]'"
         ) from exc
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        (getattr(cv2.utils, "logging", None) or cv2).setLogLevel(0)  # silent; 4.10 has it in cv2 itself
     return cv2
 
 
