@@ -15,7 +15,7 @@ from edgenet.camera.opencv import environment, opencv, to_bgr
 # to that: a second or two, either way. RTSP over TCP, because a lost UDP packet smears the picture until the next one.
 _OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|fpsprobesize;0"
 
-# Cameras send a key frame every 1 to 10 s, and nothing can be shown before it. A capture whose read ran into its timeout
+# Cameras send a key frame every 1 to 10 s; nothing can be shown before it. A capture whose read ran into its timeout
 # never recovers, and the timeout cannot be changed later: so it is this one, and LiveSource interrupts what stalls.
 _FIRST_PICTURE_S = 12.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import unicodedata
+from bisect import bisect_right
 from collections import OrderedDict
 from functools import lru_cache
 from typing import TypeAlias
@@ -17,7 +18,8 @@ from edgenet.image import Pixels
 Colour: TypeAlias = tuple[int, int, int]  # blue, green, red
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-_KEPT = 512  # pictures of texts
+_KEPT = 512  # texts that are known to be writable
+_KEPT_BYTES = 3 << 20  # of pictures of texts: a line of figures alone can be 80 KB
 
 # Tried in this order for what Pillow's own font lacks, which is all but ASCII; found where the system keeps fonts.
 _FALLBACKS = (
@@ -31,18 +33,21 @@ class Lettering:
 
     def __init__(self) -> None:
         self._pictures: OrderedDict[tuple[str, int, Colour, int], Pixels] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def picture(self, text: str, size: int, colour: Colour, width: int) -> Pixels:
         """Draw one line of text, `size` pixels high, cut to `width` pixels; nobody may write to the result."""
         key = (text, size, colour, width)
         with self._lock:
-            if key not in self._pictures:
-                self._pictures[key] = _draw(text, size, colour, max(1, width))
-                if len(self._pictures) > _KEPT:
-                    self._pictures.popitem(last=False)
-            self._pictures.move_to_end(key)
-            return self._pictures[key]
+            if key in self._pictures:
+                self._pictures.move_to_end(key)
+                return self._pictures[key]
+            picture = self._pictures[key] = _draw(text, size, colour, max(1, width))
+            self._bytes += picture.nbytes
+            while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
+                self._bytes -= self._pictures.popitem(last=False)[1].nbytes
+            return picture
 
     def wrap(self, items: list[str], size: int, width: int, gap: str = " · ") -> list[str]:
         """Put items into as few lines of `width` pixels as they fit in, in order."""
@@ -62,11 +67,10 @@ def line_height(size: int) -> int:
 
 
 def _draw(text: str, size: int, colour: Colour, width: int) -> Pixels:
-    shown, font = _writable(" ".join(text.split()), size)
+    shown, font = _writable(" ".join(text[: 4 * width].split()), size)
     if font.getlength(shown) > width:
-        while shown and font.getlength(shown + "..") > width:
-            shown = shown[:-1]
-        shown += ".."
+        fits = bisect_right(range(len(shown)), float(width), key=lambda count: font.getlength(f"{shown[:count]}.."))
+        shown = f"{shown[: max(0, fits - 1)]}.."
     extent = max(1, min(width, math.ceil(font.getlength(shown))))
     canvas = Image.new("L", (extent, line_height(size)))
     draw = ImageDraw.Draw(canvas)

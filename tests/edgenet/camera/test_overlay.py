@@ -154,9 +154,14 @@ def test_one_update_is_drawn_once_for_all_who_show_it() -> None:
 def test_text_is_drawn_once_and_kept_within_bounds() -> None:
     letters = Lettering()
     assert letters.picture("tench", 20, (255, 255, 255), 300) is letters.picture("tench", 20, (255, 255, 255), 300)
-    for number in range(2000):
-        letters.picture(f"{number}", 12, (255, 255, 255), 300)
-    assert len(letters._pictures) <= 512
+    for number in range(300):
+        letters.picture(f"camera {number} fps" * 20, 16, (255, 255, 255), 1200)
+        letters.picture("tench", 20, (255, 255, 255), 300)
+        assert sum(picture.nbytes for picture in letters._pictures.values()) == letters._bytes <= 3 << 20
+    kept = len(letters._pictures)
+    assert 10 < kept < 200
+    letters.picture("tench", 20, (255, 255, 255), 300)
+    assert len(letters._pictures) == kept  # what is written again and again stays
 
 
 @given(st.text(max_size=60), st.integers(8, 30), st.integers(1, 400))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,80 +15,20 @@ import pytest
 
 from edgenet.camera.address import Address
 from edgenet.camera.ffmpeg_camera import FfmpegCamera
-from edgenet.camera.frame import Frame, Trouble
 from edgenet.camera.live_source import LiveSource
-from edgenet.camera.sources import open_source
 from edgenet.errors import SourceError
 
 from .mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
-from .rtsp_server import RtspServer
-from .test_sources import clip
+from .test_file_source import clip
+from .watching import NOTICED_S, SMALL, Watch, refusal, watching
 
-NOTICED_S = 3.0  # a camera that stalls
 _MULTIPART = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=x\r\n\r\n"
-SMALL = (640, 368)  # whole blocks of 16, little enough to be coded twice on a small machine
 
 
 @pytest.fixture
 def camera() -> Iterator[MjpegCamera]:
     with MjpegCamera(fps=30, size=SMALL) as camera:
         yield camera
-
-
-class Watch:
-    """A source being watched; `frame` and `trouble` wait for the next of their kind, and return how long it took."""
-
-    def __init__(self, source: object) -> None:
-        assert isinstance(source, LiveSource)
-        self.source = source
-        self.stop = threading.Event()
-        self._items = source.frames(self.stop)
-
-    def frame(self, wanted: Callable[[Frame], bool] = lambda frame: True) -> tuple[Frame, float]:
-        start = time.monotonic()
-        for item in self._items:
-            if isinstance(item, Frame) and wanted(item):
-                return item, time.monotonic() - start
-            assert time.monotonic() - start < 20, f"no such frame; last: {item}"
-        raise AssertionError("the source ended")
-
-    def trouble(self, words: str = "") -> tuple[str, float]:
-        start = time.monotonic()
-        for item in self._items:
-            if isinstance(item, Trouble) and words in item.text:
-                return item.text, time.monotonic() - start
-            assert time.monotonic() - start < 20, f"no trouble; last: {item}"
-        raise AssertionError("the source ended")
-
-    def ended_after(self) -> float:
-        """Return how long the source goes on once it shall stop."""
-        start = time.monotonic()
-        self.stop.set()
-        for _ in self._items:
-            pass
-        return time.monotonic() - start
-
-
-@contextlib.contextmanager
-def watching(url: str) -> Iterator[Watch]:
-    watch = Watch(open_source(url))
-    try:
-        yield watch
-    finally:
-        watch.source.close()
-        watch.source.close()
-        watch.source._thread.join(5)
-        assert not watch.source._thread.is_alive()
-
-
-def refusal(url: str) -> str:
-    with pytest.raises(SourceError) as refused:
-        open_source(url)
-    text = str(refused.value)
-    assert "\n" not in text
-    assert PASSWORD not in text
-    assert quote(PASSWORD, safe="") not in text
-    return text
 
 
 # MJPEG
@@ -322,81 +262,3 @@ def test_a_process_that_ends_with_a_camera_open_ends_well(camera: MjpegCamera, s
             child.stdin.close()
             assert child.wait(20) == 0
             assert time.monotonic() - start < 2
-
-
-# RTSP
-
-
-@pytest.mark.slow
-def test_rtsp_stalls_hangs_dies_and_comes_back(camera: MjpegCamera) -> None:
-    with RtspServer(camera.url) as server, watching(server.url) as watch:
-        frames = [watch.frame()[0] for _ in range(60)]
-        assert [frame.id for frame in frames] == list(range(60))
-        now_ns = time.monotonic_ns()
-        ages = [age_ms(frame.image, now_ns) for frame in frames]
-        assert ages == sorted(ages, reverse=True)
-        assert age_ms(watch.frame()[0].image) < 700  # about a second of backlog, without our options
-        assert watch.source.name == f"{server.url}, 640x368"
-
-        server.kill()
-        text, seconds = watch.trouble()
-        assert "the stream ended" in text
-        assert seconds < 1
-        server.start()
-        assert watch.frame()[0].id > frames[-1].id
-
-        camera.stall()
-        text, seconds = watch.trouble()
-        assert "no picture comes any more" in text
-        assert seconds < NOTICED_S
-        assert "trying again in 0.5 s" in watch.trouble()[0]
-        camera.resume()
-        assert age_ms(watch.frame()[0].image) < 1000
-
-        server.hang()
-        text, seconds = watch.trouble()
-        assert seconds < NOTICED_S
-        assert "no answer in 2 s" in watch.trouble("no answer")[0]
-        assert watch.ended_after() < 1
-        assert "no answer in 2 s" in refusal(server.url)
-
-
-def test_closing_does_not_wait_for_a_server_that_hangs(camera: MjpegCamera) -> None:
-    with RtspServer(camera.url) as server:
-        watch = Watch(open_source(server.url))
-        watch.frame()
-        server.hang()
-        time.sleep(0.3)
-        start = time.monotonic()
-        watch.source.close()
-        assert not watch.source._thread.is_alive()
-        assert time.monotonic() - start < 1
-
-
-@pytest.mark.slow
-def test_rtsp_waits_longer_for_its_first_key_frame_than_for_a_picture(camera: MjpegCamera) -> None:
-    """One key frame in 5 s, as cameras have it: whoever gives up after 2 s never sees a picture."""
-    with RtspServer(camera.url, key_frames=150) as server, watching(server.url) as first:
-        first.frame()
-        time.sleep(0.5)
-        with watching(server.url) as second:
-            assert second.frame()[1] < 10
-
-
-def test_an_rtsp_login_is_used_and_never_shown(camera: MjpegCamera, capfd: pytest.CaptureFixture[str]) -> None:
-    from . import rtsp_server
-
-    user, password = rtsp_server.USER, rtsp_server.PASSWORD
-    with RtspServer(camera.url, login=True) as server:
-        with watching(server.at("live", f"{user}:{password}")) as watch:
-            watch.frame()
-            shown = watch.source.name
-            server.kill()
-            shown += watch.trouble()[0] + watch.trouble()[0]
-        server.start()
-        assert "wants a user name and a password" in refusal(server.url)
-        assert "refuses this user name and password" in refusal(server.at("live", f"{user}:not-{password}"))
-        assert "no such path" in refusal(server.at("nothing", f"{user}:{password}"))
-        assert "is no RTSP server" in refusal(camera.url.replace("http", "rtsp"))
-        printed = capfd.readouterr()
-        assert password not in shown + printed.out + printed.err
