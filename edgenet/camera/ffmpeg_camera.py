@@ -60,10 +60,7 @@ class FfmpegCamera:
             raise Lost("the connection is closed")
         while True:
             began = time.monotonic()
-            done = self._capture.grab()
-            if self._interrupted:
-                raise Lost("no picture comes any more")
-            if not done:
+            if not self._capture.grab():
                 raise Lost("the stream ended")
             if not self._seen or time.monotonic() - began < TIMEOUT_S:
                 return self._shot()

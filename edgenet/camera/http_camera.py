@@ -180,14 +180,19 @@ class _Parts:
         return part
 
     def _until_boundary(self) -> bytes:
-        marker = b"\n--" + self._boundary
         start = 0
-        while (end := self._held.find(marker, start)) < 0:
-            start = max(0, len(self._held) - len(marker))
-            self._fill(_MAX_PICTURE)
-        part = bytes(self._held[:end]).removesuffix(b"\r")
-        del self._held[: end + 1]  # the boundary stays for the next part
-        return part
+        while True:
+            at = self._held.find(self._boundary, start)
+            if at < 0:
+                start = max(0, len(self._held) - len(self._boundary))
+                self._fill(_MAX_PICTURE)
+                continue
+            end = len(self._held[:at].rstrip(b"-")) if self._held[at - 1 : at] == b"-" else at
+            if end < at and self._held[end - 1 : end] == b"\n":
+                part = bytes(self._held[:end])
+                del self._held[:end]  # the boundary stays for the next part
+                return part
+            start = at + 1
 
     def _fill(self, limit: int = _MAX_LINE) -> None:
         """Read what has arrived, at least one byte."""

@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Serve any NAME.mjpg (nolength, garbage, rubbish, basic, digest: what they say), and what is no stream."""
+        """Serve any NAME.mjpg (nolength, dashes, garbage, rubbish, basic, digest), and what is no stream."""
         path = self.path.lstrip("/").partition("?")[0]
         kinds = {"page": ("text/html", _PAGE), "picture.jpg": ("image/jpeg", _PAGE), "clip.mp4": ("video/mp4", _PAGE)}
         if path in kinds:
@@ -238,13 +238,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "digest.mjpg" and not self._digest():
             self._answer(401, "text/plain", b"", **{"WWW-Authenticate": _DIGEST})
         elif path.endswith(".mjpg"):
-            self._stream(lengths=path != "nolength.mjpg", whole={"garbage.mjpg": 2, "rubbish.mjpg": 0}.get(path, 1))
+            dashes = {"nolength.mjpg": "--", "dashes.mjpg": "----"}.get(path, "")
+            self._stream(dashes, whole={"garbage.mjpg": 2, "rubbish.mjpg": 0}.get(path, 1))
         else:
             self._answer(404, "text/plain", b"no such path")
 
-    def _stream(self, lengths: bool, whole: int) -> None:
-        """Send pictures for ever. lengths: say how long they are. whole: one in so many is; the others break off."""
-        boundary = "--pic" if not lengths else "pic"  # some cameras count the dashes into it, and repeat none
+    def _stream(self, dashes: str, whole: int) -> None:
+        """Send pictures for ever, one in `whole` of them not broken off.
+
+        dashes: before each part, without lengths, where the boundary is said to begin with two itself.
+        """
+        boundary = "--pic" if dashes else "pic"
         self.send_response(200)
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={boundary}")
         self.send_header("Connection", "close")
@@ -252,8 +256,8 @@ class _Handler(BaseHTTPRequestHandler):
         for number, picture in enumerate(self.server.pictures()):
             if not whole or number % whole:
                 picture = picture[: len(picture) // 2] + bytes(range(256)) * 8
-            length = f"Content-Length: {len(picture)}\r\n" if lengths else ""
-            part = f"--pic\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode() + picture + b"\r\n"
+            length = "" if dashes else f"Content-Length: {len(picture)}\r\n"
+            part = f"{dashes or '--'}pic\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode() + picture + b"\r\n"
             half = len(part) // 2
             try:
                 self.wfile.write(part[:half])

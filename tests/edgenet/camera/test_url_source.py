@@ -44,8 +44,7 @@ def test_the_newest_picture_comes_with_the_time_it_arrived(camera: MjpegCamera) 
         assert all(0 <= age_ms(frame.image, frame.captured_ns) < 500 for frame in frames)
         assert watch.source.name == f"{camera.url}, 640x368"
         time.sleep(0.5)  # nobody takes what comes
-        watch.frame()
-        assert age_ms(watch.frame()[0].image) < 500  # the first was on its way; there is no queue behind it
+        assert read_stamp(watch.frame()[0].image) - stamps[-1] > 400  # what came meanwhile is gone
         assert watch.ended_after() < 1
 
 
@@ -90,7 +89,7 @@ def test_a_new_resolution_is_taken_as_it_comes(camera: MjpegCamera) -> None:
             assert watch.source.name.endswith(f", {width}x{height}")
 
 
-@pytest.mark.parametrize("path", ["nolength.mjpg", "garbage.mjpg", "moved"])
+@pytest.mark.parametrize("path", ["nolength.mjpg", "dashes.mjpg", "garbage.mjpg", "moved"])
 def test_odd_streams(camera: MjpegCamera, path: str) -> None:
     with watching(camera.at(path)) as watch:
         frames = [watch.frame()[0] for _ in range(10)]
@@ -228,7 +227,7 @@ def test_no_setting_of_ffmpeg_stays_behind(camera: MjpegCamera, monkeypatch: pyt
         source = LiveSource(FfmpegCamera(Address.parse(camera.url)))
         watch = Watch(source)
         watch.frame()
-        source.close()
+        watch.close()
         assert os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") == before.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
         assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
         monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", raising=False)
@@ -247,11 +246,14 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("stalled", [False, True])
-def test_a_process_that_ends_with_a_camera_open_ends_well(camera: MjpegCamera, stalled: bool) -> None:
+def test_a_process_that_ends_with_a_camera_open_ends_well(stalled: bool) -> None:
     """A thread that is in OpenCV when the interpreter ends aborts the process: exit code 134, a core dump."""
-    command = [sys.executable, "-c", _LEFT_OPEN, camera.url]
     for _ in range(1 if stalled else 4):
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        command = [sys.executable, "-c", _LEFT_OPEN]
+        with (
+            MjpegCamera(fps=300, size=(320, 240)) as camera,
+            subprocess.Popen([*command, camera.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child,
+        ):
             assert child.stdin
             assert child.stdout
             assert child.stdout.readline() == "seen\n"
