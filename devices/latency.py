@@ -8,64 +8,41 @@ the percentiles and for cooling down.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import secrets
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.bench import Bench, Facts, PythonBench, Timed
-from devices.device import THROTTLED, DeviceState
-from devices.errors import DeviceLost, DeviceUnreachable
+from devices.bench import Bench, Facts, PythonBench
+from devices.device import DeviceState
+from devices.errors import DeviceError, ModelCrashed, ModelTimeout, ModelUnreadable, RuntimeMissing
 from devices.model_file import check_model_file, sha256
-from devices.profile import CoolDown
-from devices.statistics import Ratio, bootstrap_ci95, paired_ratio
-from devices.timing import Run, Schedule
+from devices.patience import Patience
+from devices.repetition import Repetition, fault
+from devices.statistics import Ratio, bootstrap_ci95, outliers, paired_ratio
+from devices.timing import Schedule
+
+__all__ = ["Latency", "Repetition", "measure", "speedup"]
 
 RETRIES = 2
 """Of a repetition during which the device throttled."""
 
-COOL_DOWN = CoolDown(above_idle_c=5.0, max_s=300.0)
-"""Before each repetition, for a device without a profile; max_s: in all."""
-
-RETURN_S, TRY_EVERY_S = 90.0, 2.0
-"""How long a device that was lost may take to start anew, and how often it is tried."""
-
 UNSTABLE = 0.02
 """Half the interval's width, as a share of the median, beyond which the device is called unstable."""
 
-CLOCK_DRIFT = 0.1
-"""Change of the clock during a repetition, as a share, that makes it invalid."""
-
-BY_ITSELF = ("pstate", "intel_cpufreq")
-"""Clock drivers of processors that change the clock all the time by themselves; it then says nothing."""
+_OF_THE_FILE = (RuntimeMissing, ModelUnreadable, ModelCrashed, ModelTimeout)  # and not of the device
 
 Verdict = Literal["valid", "throttled", "unstable"]
 Progress = Callable[[int, int, str], None]  # (done, of how many, what is next)
-
-
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """One fresh start of a file.
-
-    Attributes:
-        round: which of the interleaved rounds, from 0.
-        run: every sample, and the device's state around them.
-        fault: why it does not count, "" where it does.
-        after_gap: the device was lost before it, and came back.
-    """
-
-    round: int
-    run: Run
-    fault: str
-    after_gap: bool
+Tell = Callable[[str], None]
+Keep = Callable[[Path, int, Repetition], None]
+Failed = Callable[[Path, int, DeviceError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +73,9 @@ class Latency:
     p99_ms: float
     mad_ms: float
     cv: float
+    outliers: (
+        int  # of the samples that count, far from the rest of their repetition (statistics.outliers); none dropped
+    )
     peak_rss_bytes: int  # of the process that held it; Python's and numpy's (about 30 MB) included where they did
     output_hash: str
     verdict: Verdict
@@ -119,6 +99,23 @@ class Latency:
         return np.array([np.median(one.run.samples_ns) for one in self.counted]) / 1e6
 
 
+@dataclass(slots=True)
+class _Case:
+    """A file with a number of threads, and what became of it so far."""
+
+    path: Path
+    threads: int
+    sha256: str
+    file_bytes: int
+    repetitions: list[Repetition] = field(default_factory=list)
+    facts: Facts | None = None
+    failed: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name}, {self.threads} thread{'s' * (self.threads > 1)}"
+
+
 def measure(
     paths: Sequence[str | os.PathLike[str]],
     threads: Sequence[int] = (1,),
@@ -127,136 +124,112 @@ def measure(
     bench: Bench | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    keep: Callable[[Path, int, Repetition], None] = lambda *_: None,
+    keep: Keep = lambda *_: None,
+    failed: Failed | None = None,
 ) -> list[Latency]:
     """Time every file with every number of threads, interleaved; results by file, then by threads.
 
-    schedule: durations and repetitions (the default takes about 8 s a file and number of threads). bench: the device;
+    schedule: durations and repetitions (the default takes about 10 s a file and number of threads). bench: the device;
     None: this machine, through Python. seed: of the order and the bootstrap. keep: told of each repetition as it ends.
+    failed: told of a file that a runtime cannot run, which then has no result; without it, that is raised.
     Raises what the bench raises, and ModelUnreadable before the first timing where a file is plainly no model.
     """
     schedule = schedule or Schedule()
     bench = bench or PythonBench()
-    cases = [(check_model_file(path), count) for path in paths for count in threads]
+    cases = _cases(paths, threads)
     rng = np.random.default_rng(seed)
-    order = [(turn, int(case)) for turn in range(schedule.repetitions) for case in rng.permutation(len(cases))]
+    order = [(turn, cases[i]) for turn in range(schedule.repetitions) for i in rng.permutation(len(cases))]
     tell = progress or (lambda *_: None)
-    repetitions: list[list[Repetition]] = [[] for _ in cases]
-    facts: dict[int, Facts] = {}
-    before = bench.state()
-    patience = _Patience(before.temperature_c, bench.board.cool_down if bench.board else COOL_DOWN)
+    before = bench.state()  # unguarded: a device that is not there when a call begins is not waited for
+    patience = Patience(bench, before.temperature_c)
     for done, (turn, case) in enumerate(order):
-        path, count = cases[case]
-        what = f"{path.name}, {count} thread{'s' * (count > 1)}"
-        say = functools.partial(tell, done, len(order))
-        for _ in range(1 + RETRIES):
-            patience.cool(bench, say)
-            say(what)
-            timed = _timed(bench, path, count, schedule, say)
-            facts[case] = timed.facts
-            repetitions[case].append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap))
-            keep(path, count, repetitions[case][-1])
-            if not repetitions[case][-1].fault:
-                break
-    after = bench.state()
+        if case.failed:
+            continue
+        try:
+            _repeat(bench, case, turn, schedule, patience, functools.partial(tell, done, len(order)), keep)
+        except _OF_THE_FILE as exc:
+            if failed is None:
+                raise
+            case.failed = True
+            failed(case.path, case.threads, exc)
+    after = _state_after(bench, patience, cases, functools.partial(tell, len(order), len(order)))
     tell(len(order), len(order), "")
     call = secrets.token_hex(8)
-    return [
-        _latency(bench.device, call, case, facts[i], tuple(repetitions[i]), (before, after), seed)
-        for i, case in enumerate(cases)
-    ]
+    return [_latency(bench.device, call, case, (before, after or before), seed) for case in cases if not case.failed]
 
 
-def fault(run: Run) -> str:
-    """Say why a repetition does not count; "" where it does."""
-    bits = (run.warm.throttled or 0) | (run.end.throttled or 0)
-    said = [words for bit, words in THROTTLED.items() if bits & bit]
-    if said:
-        return ", ".join(said)
-    first, last, driver = run.warm.frequency_khz, run.end.frequency_khz, run.end.clock_driver or ""
-    if first and last and not any(name in driver for name in BY_ITSELF) and abs(last / first - 1) > CLOCK_DRIFT:
-        return f"its clock went from {first / 1e3:.0f} to {last / 1e3:.0f} MHz"
-    return ""
+def _cases(paths: Sequence[str | os.PathLike[str]], threads: Sequence[int]) -> list[_Case]:
+    """Look at the files before anything is timed: hours later they may be gone, or others."""
+    files = [check_model_file(path) for path in paths]
+    known = {path: (sha256(path), path.stat().st_size) for path in files}
+    return [_Case(path, count, *known[path]) for path in files for count in threads]
+
+
+def _repeat(
+    bench: Bench, case: _Case, turn: int, schedule: Schedule, patience: Patience, tell: Tell, keep: Keep
+) -> None:
+    """Time one repetition; one during which the device throttled is tried again."""
+    for _ in range(1 + RETRIES):
+        patience.cool(tell)
+        tell(case.name)
+        timed = patience.ask(lambda: bench.time(case.path, case.threads, schedule), tell)
+        case.facts = timed.facts
+        case.repetitions.append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap or patience.gap))
+        patience.gap = False
+        keep(case.path, case.threads, case.repetitions[-1])
+        if not case.repetitions[-1].fault:
+            return
+
+
+def _state_after(bench: Bench, patience: Patience, cases: Sequence[_Case], tell: Tell) -> DeviceState | None:
+    """Read the state at the end; where the device does not give it any more, the one its last repetition ended in."""
+    try:
+        return patience.ask(bench.state, tell)
+    except DeviceError:
+        ended = [case.repetitions[-1] for case in cases if case.repetitions]
+        return max(ended, key=lambda one: one.round).run.end if ended else None
 
 
 def speedup(slow: Latency, fast: Latency, seed: int = 0) -> Ratio:
     """Compare two files of one `measure` call: median of the per-repetition ratios slow / fast.
 
-    Repetitions are paired, since both files were timed in each; a round that only one of them has is left out. Raises
-    ValueError for results of different calls.
+    Repetitions without a fault are paired, since both files were timed in each round; a round that only one of them has
+    is left out. Raises ValueError for results of different calls, and where no such round is left.
     """
     if slow.call != fast.call:
         raise ValueError("only files timed by the same measure() call can be compared")
-    ours = {one.round: float(np.median(one.run.samples_ns)) for one in slow.counted}
-    theirs = {one.round: float(np.median(one.run.samples_ns)) for one in fast.counted}
+    ours, theirs = _medians_by_round(slow), _medians_by_round(fast)
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         raise ValueError("the two files have no valid repetition in common")
     return paired_ratio(np.array([ours[turn] for turn in both]), np.array([theirs[turn] for turn in both]), seed)
 
 
-class _Patience:
-    """How long a call has waited for its device to cool down."""
-
-    def __init__(self, idle_c: float | None, rule: CoolDown) -> None:
-        self._idle_c = idle_c
-        self._above_c, self._left_s = rule.above_idle_c, rule.max_s
-
-    def cool(self, bench: Bench, tell: Callable[[str], None]) -> None:
-        if self._idle_c is None:
-            return
-        while self._left_s > 0:
-            now_c = bench.state().temperature_c
-            if now_c is None or now_c <= self._idle_c + self._above_c:
-                return
-            tell(f"cool down: {now_c:.0f} °C, idle was {self._idle_c:.0f} °C")
-            time.sleep(2)
-            self._left_s -= 2
+def _medians_by_round(one: Latency) -> dict[int, float]:
+    return {each.round: float(np.median(each.run.samples_ns)) for each in one.repetitions if not each.fault}
 
 
-def _timed(bench: Bench, path: Path, threads: int, schedule: Schedule, tell: Callable[[str], None]) -> Timed:
-    """Time one repetition; a device that was lost gets one chance to come back, and the time to start anew."""
-    try:
-        return bench.time(path, threads, schedule)
-    except DeviceLost:
-        tell(f"{bench.device} was lost: wait for it")
-    for _ in range(int(RETURN_S / TRY_EVERY_S)):
-        try:
-            return dataclasses.replace(bench.time(path, threads, schedule), after_gap=True)
-        except DeviceUnreachable:
-            time.sleep(TRY_EVERY_S)
-    return dataclasses.replace(bench.time(path, threads, schedule), after_gap=True)
-
-
-def _latency(
-    device: str,
-    call: str,
-    case: tuple[Path, int],
-    facts: Facts,
-    repetitions: tuple[Repetition, ...],
-    states: tuple[DeviceState, DeviceState],
-    seed: int,
-) -> Latency:
-    path, threads = case
-    counted = [one.run for one in repetitions if not one.fault] or [one.run for one in repetitions]
+def _latency(device: str, call: str, case: _Case, states: tuple[DeviceState, DeviceState], seed: int) -> Latency:
+    assert case.facts is not None
+    counted = [one.run for one in case.repetitions if not one.fault] or [one.run for one in case.repetitions]
     samples = np.concatenate([run.samples_ns for run in counted])
     medians = np.array([np.median(run.samples_ns) for run in counted]) / 1e6
     p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(samples, (50, 90, 99)))
     ci95 = bootstrap_ci95(medians, seed) if len(counted) > 1 else None
-    verdict, why = _verdict(repetitions, float(np.median(medians)), ci95)
+    verdict, why = _verdict(case.repetitions, float(np.median(medians)), ci95)
     return Latency(
         device=device,
         call=call,
-        path=path,
-        sha256=sha256(path),
-        file_bytes=path.stat().st_size,
-        threads=threads,
-        runtime=facts.runtime,
-        delegate=facts.delegate,
-        delegate_note=facts.delegate_note,
-        ops=facts.ops,
-        delegated_ops=facts.delegated_ops,
-        repetitions=repetitions,
+        path=case.path,
+        sha256=case.sha256,
+        file_bytes=case.file_bytes,
+        threads=case.threads,
+        runtime=case.facts.runtime,
+        delegate=case.facts.delegate,
+        delegate_note=case.facts.delegate_note,
+        ops=case.facts.ops,
+        delegated_ops=case.facts.delegated_ops,
+        repetitions=tuple(case.repetitions),
         cold_start_ms=float(np.median([run.load_ms + run.first_ms for run in counted])),
         median_ms=float(np.median(medians)),
         ci95_ms=ci95,
@@ -264,6 +237,7 @@ def _latency(
         p99_ms=p99,
         mad_ms=float(np.median(np.abs(samples / 1e6 - p50))),
         cv=float(samples.std() / samples.mean()),
+        outliers=sum(outliers(run.samples_ns) for run in counted),
         peak_rss_bytes=max(run.peak_rss_bytes for run in counted),
         output_hash=counted[0].output_hash,
         verdict=verdict,

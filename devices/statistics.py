@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RESAMPLES = 2000
+_FAR_OUT = 3.0  # interquartile ranges beyond the quartiles. Source: Tukey, Exploratory Data Analysis, 1977
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,13 @@ def ratio(slow: NDArray[np.float64], fast: NDArray[np.float64], seed: int = 0) -
     medians = [np.median(side[rng.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1) for side in (slow, fast)]
     low, high = np.percentile(medians[0] / medians[1], (2.5, 97.5))
     return Ratio(float(np.median(slow) / np.median(fast)), float(low), float(high))
+
+
+def outliers(samples_ns: NDArray[np.int64]) -> int:
+    """Count samples that lie far out, int64 [runs]: beyond the quartiles by 3 times what lies between these."""
+    low, high = np.percentile(samples_ns, (25, 75))
+    reach = _FAR_OUT * (high - low)
+    return int(((samples_ns < low - reach) | (samples_ns > high + reach)).sum())
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> float:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices import latency
+from devices import patience
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
-from devices.errors import DeviceLost, DeviceUnreachable, ModelUnreadable
-from devices.latency import COOL_DOWN, RETRIES, Repetition, fault, measure, speedup
+from devices.errors import DeviceError, DeviceLost, DeviceUnreachable, ModelCrashed, ModelUnreadable
+from devices.latency import RETRIES, Latency, measure, speedup
+from devices.patience import COOL_DOWN, RETURN_S, TRY_EVERY_S
+from devices.repetition import Repetition, fault
 from devices.timing import Run, Schedule
 
 from .tiny_models import tiny_onnx, tiny_tflite, write
@@ -122,10 +124,18 @@ class Board:
     info = None
     board = None
 
-    def __init__(self, answers: list[Run | Exception], temperatures: list[float] | None = None) -> None:
-        self.answers, self.temperatures = answers, temperatures or []
+    def __init__(
+        self,
+        answers: list[Run | Exception],
+        temperatures: list[float] | None = None,
+        states: list[Exception | None] | None = None,
+    ) -> None:
+        self.answers, self.temperatures, self.states = answers, temperatures or [], states or []
 
     def state(self) -> DeviceState:
+        trouble = self.states.pop(0) if self.states else None
+        if trouble:
+            raise trouble
         return dataclasses.replace(COOL, temperature_c=self.temperatures.pop(0) if self.temperatures else 45.0)
 
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
@@ -178,6 +188,21 @@ def test_what_makes_a_repetition_invalid(
     assert fault(run(warm, dataclasses.replace(warm, frequency_khz=last))) == said
 
 
+@pytest.mark.parametrize(
+    ("warm", "end", "said"),
+    [
+        (0x0, 0x40000, "it throttles"),  # it did within the repetition, and no longer does
+        (0x40000, 0x50000, "under-voltage"),
+        (0x50000, 0x50000, ""),
+        (None, 0x40000, ""),  # when that was nobody knows
+        (0x0, None, ""),
+    ],
+)
+def test_what_held_for_a_moment_within_a_repetition(warm: int | None, end: int | None, said: str) -> None:
+    states = [dataclasses.replace(COOL, throttled=bits) for bits in (warm, end)]
+    assert fault(run(*states)) == said
+
+
 def test_a_lost_device_gets_one_chance_and_the_gap_is_marked(tmp_path: Path) -> None:
     file = write(tmp_path, "a.tflite", tiny_tflite())
     (result,) = measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), run(), run()]))
@@ -189,22 +214,71 @@ def test_a_lost_device_gets_one_chance_and_the_gap_is_marked(tmp_path: Path) -> 
     assert len(kept) == 1
 
 
-def test_a_device_that_starts_anew_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(latency.time, "sleep", waits.append)
+class Clock:
+    """A monotonic clock that only sleeping, and a device that does not answer, move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1.0
+        self.naps_s: list[float] = []
+        monkeypatch.setattr(patience.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(patience.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.naps_s.append(seconds)
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+AWAY = DeviceUnreachable("no answer")
+
+
+def test_a_device_that_starts_anew_is_waited_for(tmp_path: Path, clock: Clock) -> None:
     file = write(tmp_path, "a.tflite", tiny_tflite())
-    away = DeviceUnreachable("no answer")
-    (result,) = measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), away, away, run(), run()]))
+    (result,) = measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), AWAY, AWAY, run(), run()]))
     assert [one.after_gap for one in result.repetitions] == [False, True, False]
-    assert sum(waits) == 2 * latency.TRY_EVERY_S
+    assert clock.naps_s == [TRY_EVERY_S] * 2
+    (away,) = measure([file], schedule=SHORT, bench=Board([run(), AWAY, DeviceLost("restarts"), run(), run()]))
+    assert [one.after_gap for one in away.repetitions] == [False, True, False]
+
+
+def test_it_is_waited_for_by_the_clock_and_not_by_the_number_of_tries(tmp_path: Path, clock: Clock) -> None:
+    class Slow(Board):
+        def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
+            if len(self.answers) < 1000:
+                clock.now_s += 20.0  # what ssh takes to give up on one that is off
+            return super().time(path, threads, schedule)
+
+    began = clock.now_s
     with pytest.raises(DeviceUnreachable):
-        measure([file], schedule=SHORT, bench=Board([run(), DeviceLost("gone"), *[away] * 1000]))
-    assert sum(waits) == 2 * latency.TRY_EVERY_S + latency.RETURN_S
+        measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Slow([run(), *[AWAY] * 999]))
+    assert RETURN_S <= clock.now_s - began <= RETURN_S + 2 * 22
 
 
-def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(latency.time, "sleep", waits.append)
+def test_the_first_contact_fails_at_once(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(DeviceUnreachable):
+        measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Board([], states=[AWAY]))
+    assert clock.naps_s == []
+
+
+def test_a_device_lost_while_it_cools_or_at_the_very_end_spoils_nothing(tmp_path: Path, clock: Clock) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    lost = DeviceLost("gone")
+    states = [None, lost, AWAY, None, None, None, lost, AWAY]  # before; of the first cool-down; ...; at the end
+    (result,) = measure([file], schedule=SHORT, bench=Board([run()] * 3, states=states))
+    assert [one.after_gap for one in result.repetitions] == [True, False, False]
+    assert result.after.temperature_c == 45.0
+    warm = run(end=dataclasses.replace(COOL, temperature_c=61.0))
+    gone = Board([run(), run(), warm], states=[None] * 4 + [AWAY] * 1000)
+    (kept,) = measure([file], schedule=SHORT, bench=gone)
+    assert len(kept.repetitions) == 3
+    assert kept.after == warm.end
+
+
+def test_a_hot_device_is_let_cool(tmp_path: Path, clock: Clock) -> None:
     said: list[str] = []
     once = dataclasses.replace(SHORT, repetitions=1)
     board = Board([run()], [45.0, 61.0, 55.0, 45.0 + COOL_DOWN.above_idle_c])
@@ -214,12 +288,72 @@ def test_a_hot_device_is_let_cool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         bench=board,
         progress=lambda _done, _total, what: said.append(what),
     )
-    assert len(waits) == 2
+    assert len(clock.naps_s) == 2
     assert said[0] == "cool down: 61 °C, idle was 45 °C"
     forever = Board([run()], [45.0, *[90.0] * 1000])
-    waits.clear()
+    clock.naps_s.clear()
     measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once, bench=forever)
-    assert len(waits) * 2 == COOL_DOWN.max_s
+    assert sum(clock.naps_s) == COOL_DOWN.max_s
+
+
+def test_a_file_that_crashes_spoils_no_other(tmp_path: Path) -> None:
+    files = [write(tmp_path, name, tiny_tflite()) for name in ("a.tflite", "b.tflite")]
+
+    class Picky(Board):
+        def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
+            if path.name == "b.tflite":
+                raise ModelCrashed("b.tflite: died")
+            return super().time(path, threads, schedule)
+
+    failed: list[tuple[str, int, DeviceError]] = []
+    (result,) = measure(
+        files,
+        schedule=SHORT,
+        bench=Picky([run()] * 3),
+        failed=lambda path, threads, exc: failed.append((path.name, threads, exc)),
+    )
+    assert (result.path.name, len(result.repetitions)) == ("a.tflite", 3)
+    assert [(name, threads, str(exc)) for name, threads, exc in failed] == [("b.tflite", 1, "b.tflite: died")]
+    with pytest.raises(ModelCrashed):
+        measure(files, schedule=SHORT, bench=Picky([run()] * 3))
+
+
+def test_a_file_is_hashed_before_it_is_timed(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    said = hashlib.sha256(file.read_bytes()).hexdigest()
+    (result,) = measure([file], schedule=SHORT, bench=Board([run()] * 3), keep=lambda *_: file.unlink(missing_ok=True))
+    assert result.sha256 == said
+
+
+def test_a_speed_up_is_of_rounds_without_a_fault(tmp_path: Path) -> None:
+    files = [write(tmp_path, name, tiny_tflite()) for name in ("a.tflite", "b.tflite")]
+    hot = run(end=HOT, ms=9)
+
+    class Paired(Board):
+        def __init__(self, slow: list[Run], fast: list[Run]) -> None:
+            super().__init__([])
+            self.of = {"a.tflite": slow, "b.tflite": fast}
+
+        def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
+            return Timed(self.of[path.name].pop(0), Facts("LiteRT 2.3.0"))
+
+    def both(slow: list[Run], fast: list[Run]) -> list[Latency]:
+        return measure(files, schedule=SHORT, bench=Paired(slow, fast))
+
+    slow, fast = both([run(ms=4), hot, hot, hot, run(ms=4)], [run(ms=2)] * 3)
+    assert speedup(slow, fast).value == 2
+    slow, fast = both([hot] * 9, [run(ms=2)] * 3)
+    with pytest.raises(ValueError, match="no valid repetition"):
+        speedup(slow, fast)
+
+
+def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
+    samples = np.full(20, 1_000_000, np.int64) + np.arange(20) * 1000
+    samples[7] = 5_000_000
+    far = dataclasses.replace(run(), samples_ns=samples)
+    (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Board([far, run(), run()]))
+    assert result.outliers == 1
+    assert result.samples_ns.max() == 5_000_000
 
 
 @pytest.mark.parametrize(

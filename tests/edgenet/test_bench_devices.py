@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.devices.sshd import Sshd
 
 from .conftest import Edgenet
 
+INT8 = Path(str(files("edgenet") / "symbols/symbols_int8.tflite"))
 SHORT = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
 
 
@@ -74,15 +76,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.mark.slow
 def test_three_devices_in_one_call_give_one_answer(desk: Desk, edgenet: Edgenet, made: Path) -> None:
-    files = [made / "symbols_int8.tflite", made / "symbols_float32.tflite", made / "symbols_int8.onnx"]
+    paths = [made / "symbols_int8.tflite", made / "symbols_float32.tflite", made / "symbols_int8.onnx"]
     devices = [word for name in desk.names for word in ("--device", name)]
-    ran = edgenet("bench", *files, *devices, "--repetitions", 2, "--json", "-o", desk.folder / "results")
+    ran = edgenet("bench", *paths, *devices, "--repetitions", 2, "--json", "-o", desk.folder / "results")
     assert ran.code == 0, ran.err
     rows: list[dict[str, Any]] = ran.document["rows"]
     assert [(row["device"], Path(row["path"]).name) for row in rows] == [
-        (name, file.name) for name in desk.names for file in files
+        (name, file.name) for name in desk.names for file in paths
     ]
-    for file in files:
+    for file in paths:
         hashes = {row["output_hash"] for row in rows if row["path"] == str(file)}
         assert len(hashes) == 1, f"{file.name} answers differently on {hashes}"
     assert [row["runner"] for row in rows] == ["python"] * 3 + ["native"] * 6
@@ -99,31 +101,31 @@ def test_three_devices_in_one_call_give_one_answer(desk: Desk, edgenet: Edgenet,
     assert edgenet("compare", saved, saved).code == 0
 
 
-def test_what_is_there_is_not_pushed_again(desk: Desk, made: Path) -> None:
+def test_what_is_there_is_not_pushed_again(desk: Desk) -> None:
     for name in desk.names[1:]:
         moved = []
         for _ in range(2):
             with open_bench(registry.find(name)) as bench:
                 assert isinstance(bench, NativeBench)
-                bench.time(made / "symbols_int8.tflite", 1, SHORT)
+                bench.time(INT8, 1, SHORT)
                 moved.append(bench.pushed_bytes)
         assert moved[1] == 0
 
 
-def test_a_device_that_is_away_spoils_no_other(desk: Desk, edgenet: Edgenet, made: Path) -> None:
+def test_a_device_that_is_away_spoils_no_other(desk: Desk, edgenet: Edgenet) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         away = f"nobody@127.0.0.1:{free.getsockname()[1]}"
         free.close()
         devices = ("--device", away, "--device", "local")
-        ran = edgenet("bench", made / "symbols_int8.tflite", *devices, "--repetitions", 1, "--json")
+        ran = edgenet("bench", INT8, *devices, "--repetitions", 1, "--json")
     assert ran.code == 1
     assert [row["device"] for row in ran.document["rows"]] == ["local"]
     assert "Traceback" not in ran.err
     assert away in ran.err.splitlines()[-1]
 
 
-def test_a_corrupt_model_ends_in_one_line_there_too(desk: Desk, edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
-    broken = bytearray((made / "symbols_int8.tflite").read_bytes())
+def test_a_corrupt_model_ends_in_one_line_there_too(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> None:
+    broken = bytearray(INT8.read_bytes())
     broken[8:4000] = os.urandom(3992)
     (tmp_path / "broken.tflite").write_bytes(broken)
     ran = edgenet("bench", tmp_path / "broken.tflite", "--device", "pi", "--repetitions", 1)
@@ -132,9 +134,9 @@ def test_a_corrupt_model_ends_in_one_line_there_too(desk: Desk, edgenet: Edgenet
     assert "broken.tflite" in ran.err.splitlines()[-1]
 
 
-def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
+def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> None:
     odd = tmp_path / "it's $(touch owned); `touch owned` \"ü\n.tflite"
-    shutil.copy(made / "symbols_int8.tflite", odd)
+    shutil.copy(INT8, odd)
     for name in desk.names[1:]:
         ran = edgenet("bench", odd, "--device", name, "--repetitions", 1, "--json", cwd=tmp_path)
         assert ran.code == 0, ran.err
@@ -148,9 +150,9 @@ def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, made: Path, tmp_path
 
 
 @pytest.mark.parametrize("place", [1, 2])
-def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, made: Path, place: int) -> None:
+def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, place: int) -> None:
     before = len(recent(1000))
-    command = [sys.executable, "-m", "edgenet", "bench", str(made / "symbols_int8.tflite"), "--repetitions", "50"]
+    command = [sys.executable, "-m", "edgenet", "bench", str(INT8), "--repetitions", "50"]
     bench = subprocess.Popen([*command, "--device", desk.names[place]], stderr=subprocess.PIPE, text=True)
     assert comes(lambda: len(recent(1000)) > before and len(recent(1)[0].repetitions) > 0, 60)
     bench.send_signal(signal.SIGINT)
@@ -164,34 +166,39 @@ def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, m
     assert len(kept[0].repetitions) >= 1
 
 
-@pytest.mark.parametrize("moment", ["between repetitions", "in the middle of one"])
-def test_a_board_that_restarts_goes_on_where_it_was(desk: Desk, made: Path, moment: str) -> None:
+@pytest.mark.parametrize("moment", ["between repetitions", "in the middle of one", "away when the next one starts"])
+def test_a_board_that_restarts_goes_on_where_it_was(desk: Desk, moment: str) -> None:
     schedule = dataclasses.replace(SHORT, warmup_s=0.5, repetitions=3)
     restarts: list[threading.Thread] = []
 
     def restart() -> None:
-        desk.server.stop()
+        if moment != "away when the next one starts":
+            desk.server.stop()
         desk.server.start()
 
     def keep(_path: Path, _threads: int, one: Repetition) -> None:
-        if not restarts:
-            restarts.append(threading.Timer(0.0 if moment == "between repetitions" else 0.3, restart))
-            restarts[0].start()
-            if moment == "between repetitions":
-                restarts[0].join()
+        if restarts:
+            return
+        delays_s = {"between repetitions": 0.0, "in the middle of one": 0.3, "away when the next one starts": 3.0}
+        restarts.append(threading.Timer(delays_s[moment], restart))
+        if moment == "away when the next one starts":
+            desk.server.stop()
+        restarts[0].start()
+        if moment == "between repetitions":
+            restarts[0].join()
 
     with open_bench(registry.find("pi")) as bench:
-        (result,) = measure([made / "symbols_int8.tflite"], schedule=schedule, bench=bench, keep=keep)
+        (result,) = measure([INT8], schedule=schedule, bench=bench, keep=keep)
         restarts[0].join()
         assert comes(lambda: not desk.running()), "what ran as the connection broke still runs"
     assert [one.round for one in result.repetitions] == [0, 1, 2]
     assert [one.after_gap for one in result.repetitions] == [False, True, False]
 
 
-def test_two_at_once_take_turns(desk: Desk, edgenet: Edgenet, made: Path) -> None:
+def test_two_at_once_take_turns(desk: Desk, edgenet: Edgenet) -> None:
     with open_bench(registry.find("pi")):
-        held = edgenet("bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--wait", 0)
+        held = edgenet("bench", INT8, "--device", "pi", "--repetitions", 1, "--wait", 0)
     assert held.code == 1
     assert "pi is held by" in held.err
-    free = edgenet("bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--wait", 0)
+    free = edgenet("bench", INT8, "--device", "pi", "--repetitions", 1, "--wait", 0)
     assert free.code == 0, free.err
