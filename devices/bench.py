@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Protocol
 
 from devices import bundle, profile, registry
 from devices.device import DeviceInfo, DeviceState, probe, state
+from devices.errors import DeviceUnfit
+from devices.local import LocalShell
 from devices.lock import DeviceLock
 from devices.machine import isa_features, machine_state
 from devices.model_process import ModelProcess
@@ -18,8 +21,15 @@ from devices.place import Place, bundle_place, local_place, require_64_bit
 from devices.profile import Profile, cpus_for
 from devices.registry import Target
 from devices.shell import Shell
+from devices.steady import steady
 from devices.store import Store
 from devices.timing import Run, Schedule
+
+PROFILED = Schedule()
+"""How long operators are timed."""
+
+HELD_S = 60.0
+"""How often a device's lock is refreshed while its state is asked again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +89,30 @@ class Bench(Protocol):
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
         """Open a file anew, warm up and time it; raises DeviceError."""
 
-    def profile(self, path: Path, threads: int) -> tuple[OperatorTime, ...]:
+    def profile(self, path: Path, threads: int, schedule: Schedule = PROFILED) -> tuple[OperatorTime, ...]:
         """Time each operator, in a run of its own; raises DeviceError."""
 
 
 class PythonBench:
-    """This machine, through the installed Python runtimes, each file in a child process."""
+    """This machine, through the installed Python runtimes, each file in a child process.
+
+    info, board: what it is, where it was probed. lock: refreshed before each repetition.
+    """
 
     device = "local"
     runner = "python"
-    info = None
-    board = None
 
-    def __init__(self, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        timeout_s: float = 60.0,
+        info: DeviceInfo | None = None,
+        board: Profile | None = None,
+        lock: DeviceLock | None = None,
+    ) -> None:
         self.timeout_s = timeout_s
+        self.info = info
+        self.board = board
+        self._lock = lock
 
     @property
     def isa(self) -> tuple[str, ...]:
@@ -104,16 +124,21 @@ class PythonBench:
         return machine_state()
 
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
-        """Open a file anew, warm up and time it; raises what ModelProcess raises."""
+        """Open a file anew, warm up and time it; raises what ModelProcess raises, and the lock."""
+        if self._lock:
+            self._lock.refresh()
         with ModelProcess(path, threads, self.timeout_s) as process:
             info = process.info
             facts = Facts(info.runtime, info.delegate, info.delegate_note, info.ops, info.delegated_ops)
             return Timed(process.measure(schedule), facts)
 
-    def profile(self, path: Path, threads: int) -> tuple[OperatorTime, ...]:
+    def profile(self, path: Path, threads: int, schedule: Schedule = PROFILED) -> tuple[OperatorTime, ...]:
         """Time each operator with the native runner: the Python runtimes do not tell; raises DeviceError."""
-        with open_bench(registry.find("local"), native=True) as bench:
-            return bench.profile(path, threads)
+        if self._lock:
+            self._lock.refresh()
+        where, engine = str(path.absolute()), ENGINES[path.suffix.lower()]
+        with LocalShell() as shell:
+            return native_profile(shell, local_place(), where, engine, threads, schedule, name=str(path))
 
 
 class NativeBench:
@@ -140,20 +165,22 @@ class NativeBench:
 
     @property
     def isa(self) -> tuple[str, ...]:
-        """Those of machine.ISA_FEATURES that its processor has."""
-        return self.info.isa
+        """Those of machine.ISA_FEATURES that its processor has; its profile's, where it tells of none."""
+        return self.info.isa or (self.board.isa if self.board else ())
 
     def state(self) -> DeviceState:
         """Read what moves timings, now."""
+        self._lock.refresh(HELD_S)  # this is what is asked while it cools down
         return state(self._shell)
 
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
         """Open a file anew, warm up and time it; raises what native_measure raises."""
         self._lock.refresh()
+        where = self._pushed(path)
         timed = native_measure(
             self._shell,
             self._place,
-            self._pushed(path),
+            where,
             ENGINES[path.suffix.lower()],
             threads,
             schedule,
@@ -164,17 +191,20 @@ class NativeBench:
         facts = Facts(timed.runtime, timed.delegate, timed.delegate_note)
         return Timed(timed.run, facts, after_gap=self._connections > before)
 
-    def profile(self, path: Path, threads: int) -> tuple[OperatorTime, ...]:
+    def profile(self, path: Path, threads: int, schedule: Schedule = PROFILED) -> tuple[OperatorTime, ...]:
         """Time each operator, in a run of its own; raises what native_profile raises."""
+        self._lock.refresh()
         engine = ENGINES[path.suffix.lower()]
         where, cpus = self._pushed(path), self._cpus(threads)
-        return native_profile(self._shell, self._place, where, engine, threads, Schedule(), cpus=cpus, name=str(path))
+        return native_profile(self._shell, self._place, where, engine, threads, schedule, cpus=cpus, name=str(path))
 
     def _pushed(self, path: Path) -> str:
         if path not in self._there:
             put = self._store.put([path])
             self.pushed_bytes += put.moved_bytes
             self._there[path] = put.paths[path]
+            if put.moved_bytes:  # over a slow network that may have lasted
+                self._lock.refresh()
         return self._there[path]
 
     def _cpus(self, threads: int) -> str | None:
@@ -198,21 +228,46 @@ def open_bench(
         BundleError: the runtime for it could not be assembled.
     """
     if target.kind == "local" and not native:
-        yield PythonBench()
+        with _here(wait_s, tell) as here:
+            yield here
         return
-    with registry.open_shell(target) as shell, DeviceLock(shell, wait_s, tell) as lock:
+    with registry.open_shell(target) as shell:
         info = probe(shell, target.kind)
         require_64_bit(target.name, info.arch, info.bits)
-        known = profile.find(target.profile) if target.profile else profile.matching(info)
-        yield NativeBench(shell, info, _place(shell, target, info, tell), lock, known)
+        # Before the device is held: what is downloaded for it may take longer than a lock lasts.
+        archive = None if target.kind == "local" else _archive(info, tell)
+        with DeviceLock(shell, wait_s, tell) as lock:
+            place = _place(shell, info, archive, tell) if archive else local_place()
+            lock.refresh()
+            known = profile.find(target.profile) if target.profile else profile.matching(info)
+            with steady(shell, info, tell) if archive else contextlib.nullcontext():
+                yield NativeBench(shell, info, place, lock, known)
 
 
-def _place(shell: Shell, target: Target, info: DeviceInfo, tell: Callable[[str], None]) -> Place:
-    if target.kind == "local":
-        return local_place()
-    archive = bundle.assemble(
-        info.arch, lambda _done, _total, what: tell(f"fetch {what}" if what else "pack the runtime")
-    )
-    tell(f"push the runtime to {target.name}, where it is missing")
+@contextlib.contextmanager
+def _here(wait_s: float, tell: Callable[[str], None]) -> Iterator[PythonBench]:
+    """Hold this machine, and probe it, where it has a POSIX shell and a folder for us; go on without elsewhere."""
+    if os.name != "posix":
+        yield PythonBench()
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            shell = held.enter_context(LocalShell())
+            info = probe(shell, "local")
+            lock = held.enter_context(DeviceLock(shell, wait_s, tell))
+        except DeviceUnfit as exc:
+            tell(f"this machine is neither held nor probed: {exc}")
+            bench = PythonBench()
+        else:
+            bench = PythonBench(info=info, board=profile.matching(info), lock=lock)
+        yield bench
+
+
+def _archive(info: DeviceInfo, tell: Callable[[str], None]) -> Path:
+    return bundle.assemble(info.arch, lambda _done, _all, what: tell(f"fetch {what}" if what else "pack the runtime"))
+
+
+def _place(shell: Shell, info: DeviceInfo, archive: Path, tell: Callable[[str], None]) -> Place:
+    tell(f"push the runtime to {shell.name}, where it is missing")
     folder, _ = Store(shell).put_bundle(archive)
     return bundle_place(folder, info.arch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -103,6 +104,7 @@ class DeviceLock:
         self._wait_s = wait_s
         self._say = say
         self._us = Holder(_user(), os.getpid(), 0.0, _machine(), "")
+        self._said_s = -math.inf
 
     def __enter__(self) -> DeviceLock:
         self._us = Holder(_user(), os.getpid(), time.time(), _machine(), secrets.token_hex(8))
@@ -111,6 +113,7 @@ class DeviceLock:
         while True:
             held, holder = self._take()
             if not held:
+                self._said_s = time.monotonic()
                 return self
             left = deadline - time.monotonic()
             if left <= 0:
@@ -124,12 +127,18 @@ class DeviceLock:
         with suppress(ShellError):  # a device that is gone: the lock on it ends with this process, or with time
             self._run(_RELEASE, self._us.token)
 
-    def refresh(self) -> None:
-        """Say that we are still here; at least every few minutes. Raises DeviceBusy where another one took it over."""
+    def refresh(self, every_s: float = 0.0) -> None:
+        """Say that we are still here; at least every few minutes. Raises DeviceBusy where another one took it over.
+
+        every_s: nothing is done where that was said so recently.
+        """
+        if time.monotonic() - self._said_s < every_s:
+            return
         if self._run(_REFRESH, self._us.token).stdout.strip() != b"held":
             held, holder = self._take()  # somebody deleted it, or it was taken over
             if held:
                 raise self._busy(holder)
+        self._said_s = time.monotonic()
 
     def _take(self) -> tuple[bool, Holder | None]:
         """Try; whether another one holds it, and who, as far as it is known."""
