@@ -6,7 +6,6 @@ the place of a built-in one. What a device tells of itself when probed goes befo
     title = "Raspberry Pi 4 Model B"
     arch = "aarch64"                  # or "x86_64"
     isa = ["asimddp"]                 # of devices.cpuinfo.ISA_FEATURES
-    ram_mb = [2048, 4096]             # sizes sold
     threads = [1, 2, 4]               # that make sense
     affinity = "all"                  # processors to measure on: "all", "fastest", or the name of a cluster
     throttle_c = 80                   # where it slows down; left out where nobody says
@@ -85,7 +84,6 @@ class Profile:
     title: str
     arch: str
     isa: tuple[str, ...]
-    ram_mb: tuple[int, ...]
     threads: tuple[int, ...]
     affinity: str
     throttle_c: float | None
@@ -106,8 +104,14 @@ def profiles() -> dict[str, Profile]:
 
 
 def find(name: str) -> Profile:
-    """Give the profile of that name; raises ProfileError with the nearest names."""
+    """Give the profile of that name, or the only one whose name begins so: "raspberry-pi-4" is "raspberry-pi-4b".
+
+    Raises ProfileError with the nearest names.
+    """
     known = profiles()
+    begin = [one for one in known if name and one.startswith(name)]
+    if name not in known and len(begin) == 1:
+        return known[begin[0]]
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.4) or list(known)
         raise ProfileError(f"no profile is called {name!r}; there is {', '.join(near)}")
@@ -154,6 +158,14 @@ def against_published(profile: Profile, model: str, precision: str, threads: int
     return None
 
 
+def unusual_threads(profile: Profile, threads: int) -> str:
+    """Say so where a number of threads is none that makes sense on such a board; "" where it is."""
+    if threads in profile.threads:
+        return ""
+    sane = " or ".join(filter(None, (", ".join(map(str, profile.threads[:-1])), str(profile.threads[-1]))))
+    return f"{threads} threads are unusual on {profile.title}: {sane} make sense"
+
+
 def load(path: Path) -> Profile:
     """Read one profile. Raises ProfileError that names the file, the key and what is wrong with it."""
     table = read_toml(path)
@@ -164,7 +176,6 @@ def load(path: Path) -> Profile:
         title=table.text("title"),
         arch=table.choice("arch", ARCHES),
         isa=tuple(table.choice_of("isa", text, ISA_FEATURES) for text in table.texts("isa")),
-        ram_mb=table.counts("ram_mb"),
         threads=table.counts("threads") or (1,),
         affinity=table.text("affinity", "all"),
         throttle_c=table.number("throttle_c") if table.has("throttle_c") else None,

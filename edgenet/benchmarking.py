@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.errors import DeviceError
-from devices.latency import Latency, Repetition, measure, speedup
-from devices.machine import INT8_FEATURES
+from devices.latency import Failed, Latency, Repetition, measure
 from devices.model_file import check_model_file
-from devices.profile import against_published
-from devices.statistics import Ratio
+from devices.profile import against_published, unusual_threads
 from devices.timing import Schedule as Schedule
 from edgenet import artifact
+from edgenet.gain import Gain as Gain
+from edgenet.gain import gain_of
 
 if TYPE_CHECKING:
     from devices.bench import Bench
     from devices.native import OperatorTime
+    from devices.registry import Target
     from edgenet.artifact import Manifest
+    from edgenet.recorder import Recorder
 
 Progress = Callable[[str, int, int], None]
+Tell = Callable[[int, int, str], None]
 Keep = Callable[[Path, int, Repetition], None]
 
 LOCAL = "local"
-GAINS = 1.05
-"""An integer file is called faster than its float sibling from here on."""
+EXPLAINED = Schedule(warmup_s=0.1, warmup_runs=3, duration_s=0.3, min_runs=5, cap_s=5)
+"""How long operators are timed to say why a file is not faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,6 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """How many times faster an integer file is than its float sibling; why: where it is hardly faster, else ""."""
-
-    ratio: Ratio
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One file on one device with one number of threads.
 
@@ -70,6 +66,7 @@ class Row:
         board: what the device is; "" where it was not asked.
         gain: over its float sibling in the same call; None where there is none.
         published: how it compares with what others measured on such a board; "" where it compares well or nobody did.
+        threads_note: that so many threads make no sense on such a board; "" where they do, or nobody knows.
     """
 
     latency: Latency
@@ -78,6 +75,7 @@ class Row:
     board: str
     gain: Gain | None
     published: str
+    threads_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What one call measured; failures: a line for each device that could not be measured."""
+    """What one call measured; failures: a line for each device, or file on one, that could not be measured."""
 
     rows: tuple[Row, ...]
     profiles: tuple[Profile, ...]
@@ -102,7 +100,7 @@ class Benchmark:
 def on_devices(
     call: Call, devices: Sequence[str], command: str, progress: Progress, warn: Callable[[str], None]
 ) -> Benchmark:
-    """Measure files on several devices, one after another; a device that fails spoils no other's results.
+    """Measure files on several devices, one after another; a device, or a file, that fails spoils no other's results.
 
     Every repetition is recorded as it ends (edgenet.results), and so outlives whatever happens next.
 
@@ -116,44 +114,71 @@ def on_devices(
     Raises:
         UnknownDevice: a name is none; nothing has been measured then.
         ModelUnreadable: a file is plainly no model; likewise.
-        DeviceError: the only device failed.
+        DeviceError: nothing could be measured on the only device.
+        KeyboardInterrupt: as Ctrl-C does; its text says what is kept.
     """
-    from devices import bench, registry
+    from devices import registry
     from edgenet.recorder import Recorder
 
     for path in call.paths:
         check_model_file(path)
     targets = [registry.find(name) for name in dict.fromkeys(devices)]
-    rows: list[Row] = []
-    profiles: list[Profile] = []
-    failures = []
+    found = _Found()
+    with Recorder(command, warn=warn) as recorder:
+        for target in targets:
+            progress(f"connect to {target.name}", 0, 0)
+            before = recorder.kept
+            try:
+                _on_device(call, target, recorder, found, progress)
+            except DeviceError as exc:
+                kept = _kept(recorder.kept - before)
+                found.failed(target, f"{exc} ({kept})" if kept else str(exc))
+            except KeyboardInterrupt as exc:
+                raise KeyboardInterrupt(_kept(recorder.kept)) from exc
+    if len(targets) == 1 and not found.rows:
+        raise DeviceError("; ".join(words for _, words in found.failures))
+    named = [f"{name}: {words}" if len(targets) > 1 else words for name, words in found.failures]
+    return Benchmark(tuple(found.rows), tuple(found.profiles), tuple(named))
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a call has measured so far; failures: (device, what went wrong)."""
+
+    rows: list[Row] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def failed(self, target: Target, words: str) -> None:
+        if (target.name, words) not in self.failures:  # with another number of threads, too
+            self.failures.append((target.name, words))
+
+
+def _kept(count: int) -> str:
+    return f"{count} repetition{'s' * (count != 1)} kept: edgenet results" if count else ""
+
+
+def _on_device(call: Call, target: Target, recorder: Recorder, found: _Found, progress: Progress) -> None:
+    from devices.bench import open_bench
 
     def tell(what: str) -> None:
         progress(what, 0, 0)
 
-    with Recorder(command, warn=warn) as recorder:
-        for target in targets:
-            tell(f"connect to {target.name}")
-            try:
-                with bench.open_bench(target, native=call.native, wait_s=call.wait_s, tell=tell) as opened:
-                    keep = recorder.keeper(opened.device, target.kind, opened.runner, info=opened.info)
-                    made = benchmark(call.paths, call.threads, call.schedule, progress, bench=opened, keep=keep)
-                    recorder.finished(made)
-                    rows += made
-                    if call.profile:
-                        profiles += _profiles(call, opened, progress)
-            except DeviceError as exc:
-                if len(targets) == 1:
-                    raise
-                failures.append(f"{target.name}: {exc}")
-    return Benchmark(tuple(rows), tuple(profiles), tuple(failures))
+    def failed(_path: Path, _threads: int, exc: DeviceError) -> None:
+        found.failed(target, str(exc))
 
-
-def _profiles(call: Call, bench: Bench, progress: Progress) -> Iterator[Profile]:
-    for path in call.paths:
-        for threads in call.threads:
+    with open_bench(target, native=call.native, wait_s=call.wait_s, tell=tell) as bench:
+        keep = recorder.keeper(bench.device, target.kind, bench.runner, info=bench.info)
+        rows = benchmark(call.paths, call.threads, call.schedule, progress, bench=bench, keep=keep, failed=failed)
+        recorder.finished(rows)
+        found.rows += rows
+        for row in rows if call.profile else ():
+            path, threads = row.latency.path, row.latency.threads
             progress(f"time the operators of {path.name} on {bench.device}", 0, 0)
-            yield Profile(bench.device, path, threads, bench.profile(path, threads))
+            try:
+                found.profiles.append(Profile(bench.device, path, threads, bench.profile(path, threads)))
+            except DeviceError as exc:
+                found.failed(target, f"operators of {path.name}: {exc}")
 
 
 def benchmark(
@@ -164,6 +189,7 @@ def benchmark(
     *,
     bench: Bench | None = None,
     keep: Keep = lambda *_: None,
+    failed: Failed | None = None,
 ) -> tuple[Row, ...]:
     """Measure the latency of model files on one device, interleaved, so that their ratios can be trusted.
 
@@ -174,6 +200,7 @@ def benchmark(
         progress: told of each step.
         bench: the device; None: this machine, through Python.
         keep: told of each repetition as it ends.
+        failed: told of a file that a runtime cannot run, which then has no row; without it, that is raised.
 
     Raises:
         DeviceError: a file cannot be opened, or the device is lost.
@@ -184,23 +211,33 @@ def benchmark(
     def tell(done: int, total: int, what: str) -> None:
         progress(f"measure{where} {what}".rstrip(), done, total)
 
-    results = measure(paths, threads, schedule, bench=bench, progress=tell, keep=keep)
-    features = bench.isa if bench else None
+    results = measure(paths, threads, schedule, bench=bench, progress=tell, keep=keep, failed=failed)
     rows = []
     for one in results:
         manifest = manifests[one.path]
-        gain = _gain(one, manifest, results, manifests, features)
+        explained = functools.partial(_operators, one, bench, tell)
         rows.append(
             Row(
                 latency=one,
                 precision=manifest.precision if manifest else "",
                 runner=bench.runner if bench else "python",
                 board=bench.info.board if bench and bench.info else "",
-                gain=gain,
+                gain=gain_of(one, results, manifests, bench.isa if bench else None, explained),
                 published=_published(one, manifest, bench),
+                threads_note=unusual_threads(bench.board, one.threads) if bench and bench.board else "",
             )
         )
     return tuple(rows)
+
+
+def _operators(one: Latency, bench: Bench | None, tell: Tell) -> tuple[OperatorTime, ...]:
+    """Time the operators of a file that is hardly faster; () where its runtime counted them, or the device is gone."""
+    if bench is None or bench.runner != "native":
+        return ()
+    tell(0, 0, f"{one.path.name}: why it is not faster")
+    with contextlib.suppress(DeviceError):
+        return bench.profile(one.path, one.threads, EXPLAINED)
+    return ()
 
 
 def _manifest(path: Path) -> Manifest | None:
@@ -214,46 +251,3 @@ def _published(one: Latency, manifest: Manifest | None, bench: Bench | None) -> 
         return ""
     spec, precision = manifest.source.spec, manifest.precision
     return against_published(bench.board, spec, precision, one.threads, one.median_ms) or ""
-
-
-def _gain(
-    one: Latency,
-    manifest: Manifest | None,
-    results: Sequence[Latency],
-    manifests: dict[Path, Manifest | None],
-    features: Sequence[str] | None,
-) -> Gain | None:
-    """Compare with the float32 file of the same network and format, timed in the same call."""
-    if manifest is None or manifest.precision not in ("int8", "int16x8", "dynamic", "float16"):
-        return None
-    for other in results:
-        sibling = manifests[other.path]
-        if sibling is None or sibling.precision != "float32" or other.threads != one.threads:
-            continue
-        if (sibling.format, _origin(sibling)) == (manifest.format, _origin(manifest)):
-            with contextlib.suppress(ValueError):  # one of them was throttled whenever the other was not
-                ratio = speedup(other, one)
-                return Gain(ratio, "" if ratio.value > GAINS else _why(one, manifest, features))
-    return None
-
-
-def _origin(manifest: Manifest) -> tuple[object, ...]:
-    """What two files must share to be siblings: the network, what it eats and what it answers."""
-    return manifest.source, manifest.input.height, manifest.input.width, manifest.output.classes
-
-
-def _why(one: Latency, manifest: Manifest, features: Sequence[str] | None) -> str:
-    if one.delegate == "none":
-        return f"no delegate: {one.delegate_note or 'the reference kernels run it'}"
-    if one.ops and one.delegated_ops is not None and one.delegated_ops < one.ops:
-        return f"{one.ops - one.delegated_ops} of {one.ops} operators run outside of {one.delegate}"
-    if manifest.precision == "int16x8":
-        return "LiteRT has no fast int16 kernels"
-    if manifest.precision == "float16":
-        return "float16 is smaller, not faster: it is unpacked to float32 where the processor computes"
-    if features is not None and not any(name in INT8_FEATURES for name in features):
-        return "the processor has no int8 dot product"
-    kept = manifest.quantization.kept_float if manifest.quantization else ()
-    if kept:
-        return f"stayed float: {', '.join(kept)}"
-    return "its operators are too small to gain"

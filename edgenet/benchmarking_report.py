@@ -17,6 +17,12 @@ _COLOURS = {"valid": "green", "unstable": "yellow", "throttled": "red"}
 _LEFT = ("device", "file", "operator", "runs on", "verdict")
 MOST_OPERATORS = 15
 
+MANY_OUTLIERS = 0.05
+"""Share of runs far from the rest from which on they are told of."""
+
+_WRONG = "an int8 TFLite file without islands of float answers the same bytes everywhere: hold it with edgenet verify"
+_LAST_BITS = "the last bits of a float answer may differ between families of processors"
+
 
 def document(result: Benchmark) -> dict[str, Any]:
     """Lay a benchmark out for JSON, every sample kept."""
@@ -43,6 +49,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "board": row.board,
         "gain": dataclasses.asdict(row.gain) if row.gain else None,
         "published": row.published,
+        "threads_note": row.threads_note,
     }
 
 
@@ -118,16 +125,42 @@ def table(rows: Sequence[Row]) -> Table:
 
 def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
     """Say in a line each what a reader of the table should know: why int8 is not faster, why a verdict is not valid."""
-    said = []
+    said = [f"{_where(row)}: {words}" for row in rows for words in _remarks(row)]
+    return (*dict.fromkeys(said), *_disagreements(rows))
+
+
+def _where(row: Row) -> str:
+    one = row.latency
+    return f"{one.path.name} on {one.device}, {one.threads} thread{'s' * (one.threads > 1)}"
+
+
+def _remarks(row: Row) -> list[str]:
+    one, said = row.latency, []
+    if one.verdict != "valid":
+        said.append(f"{one.verdict}: {one.why}")
+    gaps = sum(each.after_gap for each in one.repetitions)
+    if gaps:
+        said.append(f"the device was lost before {gaps} of {len(one.repetitions)} repetitions, and came back")
+    runs = len(one.samples_ns)
+    if one.outliers > MANY_OUTLIERS * runs:
+        said.append(f"{one.outliers} of {runs} runs lie far from the rest; they are counted in")
+    if one.delegate_note:
+        said.append(one.delegate_note)
+    if row.gain and row.gain.why:
+        said.append(f"{row.gain.ratio.value:.2f}x its float sibling's speed: {row.gain.why}")
+    return [*said, *filter(None, (row.published, row.threads_note))]
+
+
+def _disagreements(rows: Sequence[Row]) -> list[str]:
+    """Say which files answer the same input differently on the devices of a call."""
+    answers: dict[str, dict[str, Row]] = {}
     for row in rows:
-        one = row.latency
-        where = f"{one.path.name} on {one.device}, {one.threads} thread{'s' * (one.threads > 1)}"
-        if one.verdict != "valid":
-            said.append(f"{where}: {one.verdict}: {one.why}")
-        if one.delegate_note:
-            said.append(f"{where}: {one.delegate_note}")
-        if row.gain and row.gain.why:
-            said.append(f"{where}: {row.gain.ratio.value:.2f}x its float sibling's speed: {row.gain.why}")
-        if row.published:
-            said.append(f"{where}: {row.published}")
-    return tuple(dict.fromkeys(said))
+        answers.setdefault(row.latency.sha256, {}).setdefault(row.latency.output_hash, row)
+    said = []
+    for differing in (list(one.values()) for one in answers.values() if len(one) > 1):
+        name, devices = differing[0].latency.path.name, dict.fromkeys(row.latency.device for row in differing)
+        exact = differing[0].precision == "int8" and name.endswith(".tflite")
+        meaning = _WRONG if exact else _LAST_BITS
+        where = f"on {' and on '.join(devices)}" if len(devices) > 1 else "with different numbers of threads"
+        said.append(f"{name} answers differently {where}: {meaning}")
+    return said

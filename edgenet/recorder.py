@@ -43,6 +43,9 @@ class Recorder:
 
     A database that cannot be written never ends a benchmark: `warn` is told once; what was not written is tried again
     with each repetition, and at the end.
+
+    Attributes:
+        kept: how many repetitions are in the database.
     """
 
     def __init__(self, command: str, *, warn: Callable[[str], None], tools: Mapping[str, str] | None = None) -> None:
@@ -51,6 +54,8 @@ class Recorder:
         self._pending: list[Step] = []
         self._warned = False
         self._call: _Call | None = None
+        self._unwritten = 0
+        self.kept = 0
 
     def __enter__(self) -> Recorder:
         return self
@@ -72,7 +77,12 @@ class Recorder:
         """
         what = {"device": device, "kind": kind, "runner": runner, "info": _json(info) if info else "{}"}
         self._call = call = _Call({"token": secrets.token_hex(8), "started_at": _now(), **self._command, **what})
-        return lambda path, threads, one: self._write(call.repetition(path, threads, one))
+
+        def keep(path: Path, threads: int, one: Repetition) -> None:
+            self._unwritten += 1
+            self._write(call.repetition(path, threads, one))
+
+        return keep
 
     def finished(self, rows: Sequence[Row]) -> None:
         """Add the summaries of the call that `keeper` began last."""
@@ -89,6 +99,8 @@ class Recorder:
                 for step in self._pending:
                     step(database)
             self._pending.clear()
+            self.kept += self._unwritten
+            self._unwritten = 0
         except (EdgenetError, DeviceError) as exc:
             if not self._warned:
                 self._warn(f"results are shown and not recorded: {exc}")

@@ -52,10 +52,9 @@ def add(
     from devices import registry
     from edgenet import devices_report
 
-    target = registry.addressed(name, address, key.expanduser().absolute() if key else None, profile)
+    known = profiles.find(profile).name if profile else ""
+    target = registry.addressed(name, address, key.expanduser().absolute() if key else None, known)
     registry.admit(target)
-    if profile:
-        profiles.find(profile)
     seen = None if no_check else _look(target, "; with --no-check it is named all the same")
     registry.add(target)
     if json:

@@ -45,7 +45,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             error(str(exc))
             raise typer.Exit(1) from exc
         except KeyboardInterrupt as exc:
-            error("interrupted; no model file is half-written")
+            error(f"interrupted; {exc if exc.args and exc.args[0] else 'no model file is half-written'}")
             raise typer.Exit(130) from exc
         except ModuleNotFoundError as exc:
             error(

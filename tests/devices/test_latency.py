@@ -11,13 +11,13 @@ import pytest
 
 from devices import patience
 from devices.bench import Facts, Timed
-from devices.device import DeviceState
 from devices.errors import DeviceError, DeviceLost, DeviceUnreachable, ModelCrashed, ModelUnreadable
 from devices.latency import RETRIES, Latency, measure, speedup
 from devices.patience import COOL_DOWN, RETURN_S, TRY_EVERY_S
 from devices.repetition import Repetition, fault
 from devices.timing import Run, Schedule
 
+from .scripted import COOL, Board, run
 from .tiny_models import tiny_onnx, tiny_tflite, write
 
 SHORT = Schedule(warmup_s=0.01, warmup_runs=5, duration_s=0.05, min_runs=20, cap_s=2, repetitions=3)
@@ -99,50 +99,6 @@ def test_a_broken_file_is_refused_before_anything_is_timed(tmp_path: Path) -> No
     with pytest.raises(ModelUnreadable, match=r"b\.tflite is empty"):
         measure([good, empty], schedule=SHORT, progress=lambda done, *_: steps.append(done))
     assert steps == []
-
-
-COOL = DeviceState(
-    load_1m=0.1,
-    governor="ondemand",
-    clock_driver="cpufreq-dt",
-    frequency_khz=1_800_000,
-    temperature_c=45.0,
-    throttled=0,
-)
-
-
-def run(warm: DeviceState = COOL, end: DeviceState = COOL, ms: float = 1.0, output: str = "0") -> Run:
-    return Run(np.full(20, int(ms * 1e6), np.int64), 5, 1.0, 1.0, 1 << 20, output, warm, end)
-
-
-class Board:
-    """A device that answers from a script: no board throttles, or is unplugged, at a test's command."""
-
-    device = "board"
-    runner = "native"
-    isa = ()
-    info = None
-    board = None
-
-    def __init__(
-        self,
-        answers: list[Run | Exception],
-        temperatures: list[float] | None = None,
-        states: list[Exception | None] | None = None,
-    ) -> None:
-        self.answers, self.temperatures, self.states = answers, temperatures or [], states or []
-
-    def state(self) -> DeviceState:
-        trouble = self.states.pop(0) if self.states else None
-        if trouble:
-            raise trouble
-        return dataclasses.replace(COOL, temperature_c=self.temperatures.pop(0) if self.temperatures else 45.0)
-
-    def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return Timed(answer, Facts("LiteRT 2.3.0"))
 
 
 HOT = dataclasses.replace(COOL, throttled=0x4)

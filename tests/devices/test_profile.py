@@ -11,7 +11,7 @@ from devices.cpuinfo import ISA_FEATURES
 from devices.device import DeviceInfo, probe
 from devices.errors import ProfileError
 from devices.local import LocalShell
-from devices.profile import against_published, cpus_for, find, load, matching, profiles
+from devices.profile import against_published, cpus_for, find, load, matching, profiles, unusual_threads
 
 from .boards import pi4, pi5, pixel6, programs, write
 
@@ -94,6 +94,21 @@ def test_the_user_s_own_goes_before_ours(config: Path, shell: LocalShell, tmp_pa
 def test_a_name_that_is_none_brings_the_nearest() -> None:
     with pytest.raises(ProfileError, match="raspberry-pi-4b"):
         find("raspbery-pi-4")
+
+
+def test_the_beginning_of_one_name_is_enough(config: Path) -> None:
+    assert find("raspberry-pi-4").name == "raspberry-pi-4b"
+    for several in ("raspberry-pi", ""):
+        with pytest.raises(ProfileError, match="no profile is called"):
+            find(several)
+    write(config, {"profiles/raspberry-pi-4.toml": GOOD})
+    assert find("raspberry-pi-4").name == "raspberry-pi-4"  # the whole of another
+
+
+def test_threads_that_make_no_sense_there_are_told() -> None:
+    pi = find("raspberry-pi-4b")
+    assert unusual_threads(pi, 2) == ""
+    assert unusual_threads(pi, 8) == "8 threads are unusual on Raspberry Pi 4 Model B: 1, 2 or 4 make sense"
 
 
 GOOD = 'title = "x"\narch = "aarch64"\n'

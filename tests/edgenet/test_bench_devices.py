@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from edgenet.results import recent
 from tests.devices.adbd import Adbd
 from tests.devices.peers import comes, running
 from tests.devices.sshd import Sshd
+from tests.devices.tiny_models import tiny_tflite, write
 
 from .conftest import Edgenet
+from .symbols_files import INT8
 
-INT8 = Path(str(files("edgenet") / "symbols/symbols_int8.tflite"))
 SHORT = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
 
 
@@ -134,6 +135,44 @@ def test_a_corrupt_model_ends_in_one_line_there_too(desk: Desk, edgenet: Edgenet
     assert "broken.tflite" in ran.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("runner", ["python", "native"])
+def test_a_file_that_crashes_costs_no_other_row(desk: Desk, edgenet: Edgenet, tmp_path: Path, runner: str) -> None:
+    crashing = write(tmp_path, "crashing.tflite", tiny_tflite(beside="segfaults"))
+    options = ("--repetitions", 1, "--threads", "1,2", "--runner", runner, "--json")
+    ran = edgenet("bench", crashing, INT8, *options)
+    assert ran.code == 1
+    assert [(Path(row["path"]).name, row["threads"]) for row in ran.document["rows"]] == [
+        (INT8.name, 1),
+        (INT8.name, 2),
+    ]
+    assert len(ran.document["failures"]) == 1  # once, with however many threads
+    assert ran.err.splitlines()[-1].startswith("edgenet: ")
+    assert "crashing.tflite" in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err
+
+
+def test_operators_that_cannot_be_timed_cost_no_row(desk: Desk, tmp_path: Path) -> None:
+    """A file that was measured and is gone when its operators' turn comes."""
+    file = tmp_path / "a.tflite"
+    shutil.copy(INT8, file)
+    script = (
+        "import os, sys; from devices import latency; from edgenet.__main__ import main\n"
+        "after = latency._state_after\n"
+        "latency._state_after = lambda *all: (os.unlink(sys.argv[2]), after(*all))[1]\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "bench", str(file), "--repetitions", "1", "--profile-ops"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "a.tflite" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("edgenet: operators of a.tflite: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> None:
     odd = tmp_path / "it's $(touch owned); `touch owned` \"ü\n.tflite"
     shutil.copy(INT8, odd)
@@ -149,7 +188,7 @@ def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> N
     assert not list(desk.folder.rglob("owned*")) + list(desk.server.home.rglob("owned*"))
 
 
-@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("place", [0, 1, 2])
 def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, place: int) -> None:
     before = len(recent(1000))
     command = [sys.executable, "-m", "edgenet", "bench", str(INT8), "--repetitions", "50"]
@@ -159,6 +198,7 @@ def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, p
     _, said = bench.communicate(timeout=30)
     assert bench.returncode == 130
     assert "Traceback" not in said
+    assert re.fullmatch(r"edgenet: interrupted; \d+ repetitions? kept: edgenet results", said.splitlines()[-1])
     assert comes(lambda: not desk.running())
     kept = recent(1000)
     assert len(kept) == before + 1

@@ -42,7 +42,7 @@ def test_published_latencies_are_of_networks_that_there_are() -> None:
 
 
 def test_a_device_from_add_to_remove(edgenet: Edgenet, folders: Path) -> None:
-    added = edgenet("devices", "add", "lab", GONE, "--profile", "raspberry-pi-4b", "--no-check", "--json")
+    added = edgenet("devices", "add", "lab", GONE, "--profile", "raspberry-pi-4", "--no-check", "--json")
     assert added.code == 0, added.err
     expected = {"name": "lab", "kind": "ssh", "address": GONE, "key": None, "profile": "raspberry-pi-4b"}
     assert added.document == expected

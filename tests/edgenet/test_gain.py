@@ -1,0 +1,133 @@
+"""Why a smaller file is hardly faster than its float sibling, in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from devices.bench import Facts
+from devices.errors import ModelCrashed
+from devices.latency import Latency, measure
+from devices.native import OperatorTime
+from devices.timing import Schedule
+from edgenet import artifact
+from edgenet.benchmarking import benchmark
+from edgenet.gain import gain_of, outside, why
+from tests.devices.scripted import Board, run
+from tests.devices.tiny_models import tiny_tflite, write
+
+from .symbols_files import FLOAT32, INT8
+
+ONCE = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
+TAKEN = [OperatorTime("CONV_2D", 60.0, 5, "XNNPACK"), OperatorTime("DEPTHWISE_CONV_2D", 20.0, 5, "XNNPACK")]
+FALLEN = [
+    OperatorTime("HARD_SWISH", 15.0, 5, ""),
+    OperatorTime("HARD_SWISH", 3.0, 5, ""),
+    OperatorTime("ADD", 2.0, 5, ""),
+]
+
+
+@pytest.fixture
+def latency(tmp_path: Path) -> Latency:
+    (one,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=ONCE, bench=Board([run()]))
+    return dataclasses.replace(one, delegate="XNNPACK")
+
+
+def manifest(precision: str = "int8", kept: Sequence[str] | None = None) -> artifact.Manifest:
+    found = artifact.load(INT8)
+    assert found
+    assert found.manifest.quantization
+    quantization = dataclasses.replace(found.manifest.quantization, kept_float=tuple(kept or ()))
+    return dataclasses.replace(found.manifest, precision=precision, quantization=quantization)
+
+
+@pytest.mark.parametrize(
+    ("facts", "precision", "kept", "features", "operators", "said"),
+    [
+        (
+            {"delegate": "none", "delegate_note": "XNNPACK refuses it"},
+            "int8",
+            (),
+            (),
+            FALLEN,
+            "no delegate: XNNPACK ref",
+        ),
+        ({"delegate": "none"}, "int8", (), (), (), "no delegate: the reference kernels run it"),
+        ({}, "int16x8", (), (), FALLEN, "no fast int16 kernels"),
+        ({}, "float16", (), (), FALLEN, "unpacked to float32"),
+        ({"ops": 64, "delegated_ops": 60}, "int8", (), (), (), "4 of 64 operators run outside of XNNPACK"),
+        ({}, "int8", (), (), TAKEN + FALLEN, "outside of XNNPACK run HARD_SWISH 18%, ADD 2% of its time"),
+        ({}, "int8", ("HARD_SWISH x 19", "SOFTMAX x 1"), (), TAKEN, "stayed float: HARD_SWISH x 19"),
+        ({}, "int8", ("SOFTMAX x 1",), (), [*TAKEN, OperatorTime("CAST", 1.0, 5, "")], "no int8 dot product"),
+        ({}, "int8", (), ("asimddp",), TAKEN, "too small to gain"),
+        ({}, "int8", (), None, (), "too small to gain"),  # nobody knows what the processor has
+    ],
+)
+def test_one_sentence(
+    latency: Latency,
+    facts: dict[str, object],
+    precision: str,
+    kept: Sequence[str],
+    features: Sequence[str] | None,
+    operators: Sequence[OperatorTime],
+    said: str,
+) -> None:
+    one = dataclasses.replace(latency, **facts)
+    assert said in why(one, manifest(precision, kept), features, lambda: operators)
+
+
+def test_the_three_kinds_that_take_longest_are_named() -> None:
+    kinds = [OperatorTime(name, us, 5, "") for name, us in (("A", 1.0), ("B", 40.0), ("C", 30.0), ("D", 29.0))]
+    assert outside(kinds, "XNNPACK") == "outside of XNNPACK run B 40%, C 30%, D 29% of its time"
+    assert outside([], "XNNPACK") == ""
+
+
+class Pair(Board):
+    """A board on which the int8 file takes `ms`, the float one 1 ms; profiles are of a script, too."""
+
+    def __init__(self, ms: float, operators: Sequence[OperatorTime] | Exception = ()) -> None:
+        super().__init__([])
+        self.ms, self.operators = ms, operators
+        self.profiled: list[str] = []
+
+    def time(self, path: Path, threads: int, schedule: Schedule) -> object:
+        self.answers = [run(ms=self.ms if path == INT8 else 1.0)]
+        return dataclasses.replace(super().time(path, threads, schedule), facts=Facts("LiteRT 2.3.0", "XNNPACK"))
+
+    def profile(self, path: Path, threads: int, schedule: Schedule) -> Sequence[OperatorTime]:
+        self.profiled.append(path.name)
+        if isinstance(self.operators, Exception):
+            raise self.operators
+        return self.operators
+
+
+def gains(bench: Pair) -> list[object]:
+    return [row.gain for row in benchmark([FLOAT32, INT8], (1,), ONCE, lambda *_: None, bench=bench)]
+
+
+def test_operators_are_timed_only_where_there_is_something_to_explain() -> None:
+    fast = Pair(0.5, TAKEN + FALLEN)
+    _, gain = gains(fast)
+    assert (gain.ratio.value, gain.why, fast.profiled) == (2.0, "", [])
+    slow = Pair(1.0, TAKEN + FALLEN)
+    none, gain = gains(slow)
+    assert none is None
+    assert (gain.ratio.value, slow.profiled) == (1.0, [INT8.name])
+    assert gain.why == "outside of XNNPACK run HARD_SWISH 18%, ADD 2% of its time"
+
+
+def test_a_profile_that_fails_costs_no_row() -> None:
+    _, gain = gains(Pair(1.0, ModelCrashed("it died")))
+    assert gain.why == "the processor has no int8 dot product"  # the board has no instructions at all
+
+
+def test_no_gain_without_a_sibling_or_a_round_that_counts(latency: Latency) -> None:
+    one = dataclasses.replace(latency, path=INT8)
+    assert gain_of(one, [one], {INT8: manifest()}, ()) is None
+    assert gain_of(one, [one], {INT8: None}, ()) is None
+    sibling = dataclasses.replace(latency, path=FLOAT32, call="another")
+    of = {INT8: manifest(), FLOAT32: dataclasses.replace(manifest(), precision="float32")}
+    assert gain_of(one, [one, sibling], of, ()) is None
