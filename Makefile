@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format lock mediapipe clean
+.PHONY: demo test lint format lock mediapipe zig clean
 
 demo: $(VENV)/.convert
 	$(BIN)/edgenet demo -o demo
@@ -37,8 +37,17 @@ $(VENV)-mediapipe/.done: | $(VENV)/bin/python
 	@$(VENV)-mediapipe/bin/python -m pip install --quiet --disable-pip-version-check mediapipe==1.2.* >&2
 	@touch $@
 
+# A Python that has the compiler of the shipped runners, for the test that they are their sources'.
+zig: $(VENV)-zig/.done
+	@echo "$(CURDIR)/$(VENV)-zig/bin/python"
+
+$(VENV)-zig/.done: | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)-zig
+	@$(VENV)-zig/bin/python -m pip install --quiet --disable-pip-version-check ziglang==0.13.0 >&2
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-mediapipe build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-mediapipe $(VENV)-zig build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); sys.exit(not ok and \

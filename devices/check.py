@@ -26,6 +26,7 @@ _GOVERNOR = "/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 _SLOW_GOVERNORS = ("powersave", "conservative", "userspace")
 _ITS_OWN_CLOCK = ("pstate", "intel_cpufreq")
 _COOL = "let it cool down, give it a heat sink or a fan"
+_VCGENCMD = "sudo apt install raspi-utils, and sudo usermod -aG video USER for whoever logs in there"
 _POWER = "use the power supply made for it, and its own cable: 5 V 3 A, 5 A for a Raspberry Pi 5"
 
 # An executable script, not a copy of `true`: on phones that is one file with a hundred names. Where nothing may be
@@ -203,6 +204,9 @@ def _state(info: DeviceInfo, profile: Profile | None) -> list[Check]:
         checks.append(Check("temperature", cool, False, f"{state.temperature_c:.1f} °C{at}", "" if cool else _COOL))
     if state.throttled is not None:
         checks += _throttled(state.throttled)
+    elif info.board.startswith("Raspberry Pi"):
+        found = "not told: vcgencmd get_throttled gives no bits, so a repetition that it slowed is not noticed"
+        checks.append(Check("full speed now", False, False, found, _VCGENCMD))
     if state.load_1m is not None:
         checks.append(_load(info, state.load_1m))
     return checks

@@ -55,7 +55,7 @@ def _load() -> float | None:
 
 
 def _vcgencmd() -> str:
-    program = shutil.which("vcgencmd")
+    program = shutil.which("vcgencmd") or shutil.which("/opt/vc/bin/vcgencmd")
     if program is None:
         return ""
     try:

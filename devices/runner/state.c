@@ -136,7 +136,7 @@ static void read_until(int from, char *text, size_t size, int64_t deadline) {
 }
 
 // Ask `vcgencmd get_throttled`, which only a Raspberry Pi has; false where it does not answer in time.
-static bool throttled(char *bits, size_t size) {
+static bool ask_throttled(char *vcgencmd, char *bits, size_t size) {
     char answer[128];
     int ends[2];
     pid_t child;
@@ -146,7 +146,7 @@ static bool throttled(char *bits, size_t size) {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    char *arguments[] = {"vcgencmd", "get_throttled", NULL};
+    char *arguments[] = {vcgencmd, "get_throttled", NULL};
     int failed = posix_spawnp(&child, arguments[0], &actions, NULL, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
@@ -163,6 +163,11 @@ static bool throttled(char *bits, size_t size) {
         return false;
     snprintf(bits, size, "0x%lx", value);
     return true;
+}
+
+// Old systems of a Raspberry Pi, and a login without them on its PATH, have it elsewhere.
+static bool throttled(char *bits, size_t size) {
+    return ask_throttled("vcgencmd", bits, size) || ask_throttled("/opt/vc/bin/vcgencmd", bits, size);
 }
 
 void report_state(const char *at) {

@@ -60,6 +60,14 @@ def test_a_pi_that_is_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert rows["profile"].found == "raspberry-pi-4b: 6 published latencies to compare with"
 
 
+def test_a_pi_that_tells_no_throttle_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    row = checks(pi4(tmp_path / "pi", throttled=""), monkeypatch)["full speed now"]
+    assert (row.ok, row.needed) == (False, False)
+    assert row.found.startswith("not told: ")
+    assert "usermod -aG video" in row.fix
+    assert "full speed now" not in checks(pixel6(tmp_path / "phone"), monkeypatch)
+
+
 def test_a_pi_on_a_weak_power_supply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = checks(pi4(tmp_path / "pi", throttled="0x50005"), monkeypatch)
     now, before = rows["full speed now"], rows["full speed since it started"]

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ SOURCES = runner_path("x86_64").parents[1]
 QUICK = ("--warmup-s", "0", "--warmup-runs", "1", "--duration-s", "0", "--min-runs", "3", "--cap-s", "5")
 RUNNERS = ("shipped", "compiled")
 ZIG = "0.13.0"
+OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 @dataclass(frozen=True)
@@ -325,6 +327,31 @@ def test_what_a_library_prints_is_kept_out_of_the_answers(tmp_path: Path) -> Non
 
     assert without("2>&-") == 0
     assert without(">&-") == 2  # nobody listens: it does not run on
+
+
+@pytest.mark.parametrize("place", ["on PATH", "/opt/vc/bin"])
+def test_throttle_bits_are_asked_wherever_vcgencmd_lies(tmp_path: Path, runner: Path, place: str) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "vcgencmd").write_text('#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x50005\n')
+    (folder / "vcgencmd").chmod(0o755)
+    path = write(tmp_path, "a.tflite", tiny_tflite())
+    if place == "on PATH":
+        ended = run(path, runner=runner, env={"PATH": f"{folder}:{os.environ['PATH']}"})
+    else:
+        if (
+            not Path("/opt").is_dir()
+            or subprocess.run([*OWN_MOUNTS, "true"], check=False, capture_output=True).returncode
+        ):
+            pytest.skip("a user cannot mount anything of his own here")
+        script = 'mount -t tmpfs none /opt && mkdir /opt/vc && cp -r "$1" /opt/vc/ && shift && exec "$@"'
+        shim = tmp_path / "shim"
+        inner = shlex.join([*OWN_MOUNTS, "sh", "-c", script, "sh", str(folder), str(runner)])
+        shim.write_text(f'#!/bin/sh\nexec {inner} "$@"\n')
+        shim.chmod(0o755)
+        ended = run(path, runner=shim)
+    assert ended.status == 0, ended
+    assert {state["throttled"] for state in ended.all("state")} == {"0x50005"}
 
 
 def test_the_profile_names_the_operators_and_what_ran_them(tmp_path: Path, runner: Path) -> None:
