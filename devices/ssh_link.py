@@ -162,7 +162,7 @@ class Link:
         argv = ("ssh", *_SOBER, "-M", "-S", str(self._folder / "s"), f"-oConnectTimeout={math.ceil(self._peer.wait_s)}")
         try:
             return subprocess.Popen(
-                (*argv, *self._peer.destination(), watch),
+                (*argv, *self._peer.destination(self._key_file()), watch),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -172,6 +172,16 @@ class Link:
             )
         except OSError as exc:
             raise DeviceUnreachable(f"cannot run ssh ({exc.strerror}): install the OpenSSH client") from exc
+
+    def _key_file(self) -> Path | None:
+        """Say where the key lies. ssh expands % and ${} in the path, and takes no escape for all of them: a link."""
+        key = self._peer.key
+        if key is None or not re.search(r"%|\$\{", str(key)):
+            return key
+        for suffix in ("", ".pub", "-cert.pub"):  # what ssh looks for beside it
+            if Path(f"{key}{suffix}").exists():
+                (self._folder / f"key{suffix}").symlink_to(f"{key}{suffix}")
+        return self._folder / "key"
 
     def _greeting(self) -> tuple[str, str]:
         """Wait for what the watch says first: our folder, and the device's boot."""

@@ -109,9 +109,9 @@ class Peer:
     options: tuple[str, ...]
     wait_s: float
 
-    def destination(self) -> tuple[str, ...]:
-        """Return ssh's arguments that say where to and as whom."""
-        key = ("-i", str(self.key), "-oIdentitiesOnly=yes") if self.key else ()
+    def destination(self, key_file: Path | None) -> tuple[str, ...]:
+        """Return ssh's arguments that say where to and as whom; key_file: where its key lies for ssh."""
+        key = ("-i", str(key_file), "-oIdentitiesOnly=yes") if key_file else ()
         port = ("-p", str(self.address.port)) if self.address.port else ()
         user = ("-l", self.address.user) if self.address.user else ()
         return (*key, *self.options, *port, *user, "--", self.address.host)

@@ -102,24 +102,32 @@ class Store:
 
         The last three bundles used stay there.
         """
-        digest, root = _hash(archive), self._shell.root
-        path = f"{root}/bundles/{digest}"
+        digest = _hash(archive)
+        path = f"{self._shell.root}/bundles/{digest}"
         if self._ask(_HAVE_BUNDLE, digest).stdout.strip() == b"have":
             return path, 0
+        try:
+            return path, self._send_bundle(archive, digest, path)
+        except DeviceFull:
+            if not self._shrink((), 0):  # a cache never is the reason why there is no room
+                raise
+            return path, self._send_bundle(archive, digest, path)
+
+    def clean(self) -> int:
+        """Delete all files and bundles; the bytes that frees. What runs there is left alone, and so is the lock."""
+        return sum(self._sizes(_CLEAN).values())
+
+    def _send_bundle(self, archive: Path, digest: str, path: str) -> int:
         with archive.open("rb") as file:
             packed = "z" if file.read(2) == b"\x1f\x8b" else ""
-        incoming = f"{root}/incoming/bundle-{secrets.token_hex(4)}"
+        incoming = f"{self._shell.root}/incoming/bundle-{secrets.token_hex(4)}"
         moved = self._shell.push({"bundle": archive}, incoming, _PUSH_S)
         done = self._settle(_UNPACK_BUNDLE, incoming, digest, incoming, packed, str(BUNDLES_KEPT))
         if done.status == 4:
             raise self._damaged()
         if done.status:
             raise not_unpacked(done, self._shell.name, path, moved + _unpacked_bytes(archive))
-        return path, moved
-
-    def clean(self) -> int:
-        """Delete all files and bundles; the bytes that frees. What runs there is left alone, and so is the lock."""
-        return sum(self._sizes(_CLEAN).values())
+        return moved
 
     def _send(self, missing: dict[str, Path], keep: set[str]) -> int:
         incoming = f"{self._shell.root}/incoming/files-{secrets.token_hex(4)}"

@@ -56,6 +56,7 @@ def test_a_run_is_what_the_python_runtime_would_call_one(
     assert native.run.output_hash == run.output_hash
     assert native.runtime == info.runtime  # with its version
     assert native.delegate == info.delegate
+    assert native.run.warmup_runs == run.warmup_runs == QUICK.warmup_runs + 1  # one more after the state was read
     assert native.run.samples_ns.dtype == np.int64
     assert len(native.run.samples_ns) >= 5
     assert native.run.samples_ns.min() > 0

@@ -175,6 +175,13 @@ def test_no_key_file_and_one_that_others_can_read(shared: Sshd, tmp_path: Path) 
     assert said.endswith("chmod 600 '" + str(tmp_path) + "/it'\"'\"'s open'")
 
 
+@pytest.mark.parametrize("name", ["100% mine", "%h", "${HOME}", "a ${nothing} b", "it's %%"])
+def test_a_key_whose_path_ssh_would_expand(shared: Sshd, tmp_path: Path, name: str) -> None:
+    shutil.copy(shared.key, tmp_path / name)
+    with shared.shell(tmp_path / name) as shell:
+        assert shell.run(("echo", "in")).stdout == b"in\n"
+
+
 def test_an_unknown_host_key(server: Sshd) -> None:
     server.known_hosts.write_text("")
     said = refusal(server.shell(), DeviceRefused)

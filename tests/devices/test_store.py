@@ -162,8 +162,21 @@ def test_old_files_make_room(shell: Shell, tmp_path: Path) -> None:
         with pytest.raises(DeviceFull, match="no room on"):
             Store(shell).put([tmp_path / "b", write(tmp_path / "c", 1_500_000, 3)])
         assert stored(shell) == {digest(tmp_path / "b")}
-        with pytest.raises(DeviceFull, match=r"no room on .* for 1\.5 MB"):
-            Store(shell).put_bundle(bundle(tmp_path / "b.tar", zeros=1_500_000, packed=True))
+        with pytest.raises(DeviceFull, match=r"no room on .* for 3\.0 MB"):
+            Store(shell).put_bundle(bundle(tmp_path / "b.tar", zeros=3_000_000, packed=True))
+        assert list((Path(shell.root) / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(("zeros", "packed"), [(1_500_000, True), (900_000, False)])  # full as it unpacks, or arrives
+def test_old_files_make_room_for_a_bundle(shell: Shell, tmp_path: Path, zeros: int, packed: bool) -> None:
+    (Path(shell.root) / "files").mkdir(exist_ok=True)
+    with small_disk(f"{shell.root}"):
+        shell.run(("mkdir", f"{shell.root}/run"))
+        Store(shell).put([write(tmp_path / "a", 1_500_000, 1)])
+        folder, moved = Store(shell).put_bundle(bundle(tmp_path / "b.tar", zeros=zeros, packed=packed))
+        assert (Path(folder) / "zeros").stat().st_size == zeros
+        assert moved > 0
+        assert stored(shell) == set()
         assert list((Path(shell.root) / "incoming").iterdir()) == []
 
 
