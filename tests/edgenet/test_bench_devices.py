@@ -11,8 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,56 +21,13 @@ from devices.bench import NativeBench, open_bench
 from devices.latency import Repetition, measure
 from devices.timing import Schedule
 from edgenet.results import recent
-from tests.devices.adbd import Adbd
-from tests.devices.peers import comes, running
-from tests.devices.sshd import Sshd
+from tests.devices.peers import comes
 from tests.devices.tiny_models import tiny_tflite, write
 
-from .conftest import Edgenet
+from .conftest import Desk, Edgenet
 from .symbols_files import INT8
 
 SHORT = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What lies on it: a board reached over ssh, called pi, and a phone."""
-
-    server: Sshd
-    phone: Adbd
-    folder: Path
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("local", "pi", f"android:{self.phone.serial}")
-
-    def running(self) -> list[str]:
-        """Command lines of the runners on the board and on the phone."""
-        return running(str(self.server.root / "bundles")) + running(str(self.folder / "phone" / "bundles"))
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    adb = shutil.which("adb")
-    if adb is None:
-        pytest.skip("adb is not installed: apt install adb")
-    folder = tmp_path_factory.mktemp("desk")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        socket.create_server(("127.0.0.1", 0)) as free,
-        Sshd(tmp_path_factory.mktemp("board")) as server,
-        Adbd() as phone,
-    ):
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
-        patch.setenv("HOME", str(folder))
-        patch.setenv("PATH", f"{server.bin}{os.pathsep}{os.environ['PATH']}")
-        patch.setenv("EDGENET_ADB_ROOT", str(folder / "phone"))
-        for kind in ("CONFIG", "CACHE", "DATA"):
-            patch.setenv(f"EDGENET_{kind}_HOME", str(folder / kind.lower()))
-        free.close()
-        registry.add(registry.addressed("pi", server.address, key=server.key))
-        yield Desk(server, phone, folder)
-        subprocess.run([adb, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.mark.slow
