@@ -44,6 +44,7 @@ echo '[ro.product.model]: [Phone 1]'
 """
 # It answers, and then notes that it was asked.
 VCGENCMD = '#!/bin/sh\necho "throttled=$(cat /run/throttled)"\necho >>/run/asked\n'
+CMD = '#!/bin/sh\necho "$@" >>/run/cmd\n'
 THROTTLES, UNDER_VOLTAGE_AND_THROTTLES = "0x4\n", "0x50005\n"
 
 
@@ -52,6 +53,7 @@ class Desk:
     """A board reached over ssh, called pi, and a phone."""
 
     pi: Path  # the board's root file system
+    phone: Path  # likewise
     serial: str
 
     @property
@@ -101,7 +103,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     (phone / "usr/bin/vcgencmd").unlink()
     (phone / "sys/firmware/devicetree/base/model").unlink()
     (phone / "usr/bin/getprop").write_text(GETPROP)
-    (phone / "usr/bin/getprop").chmod(0o755)
+    (phone / "usr/bin/cmd").write_text(CMD)
+    for program in ("getprop", "cmd"):
+        (phone / "usr/bin" / program).chmod(0o755)
     (phone / "data/local/tmp").mkdir(parents=True)
     forced = f'ForceCommand {entrance(pi, folder / "enter-pi")} sh -c "$SSH_ORIGINAL_COMMAND"'
     with (
@@ -110,7 +114,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         Adbd(prefix=(str(entrance(phone, folder / "enter-phone")),)) as daemon,
     ):
         registry.add(registry.addressed("pi", server.address, key=server.key))
-        yield Desk(pi, daemon.serial)
+        yield Desk(pi, phone, daemon.serial)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +155,7 @@ def test_a_pi_and_a_phone_answer_what_this_machine_answers(
     desk: Desk, edgenet: Edgenet, files: tuple[Path, ...]
 ) -> None:
     rows = same_answers(edgenet, files, desk.names)
+    (desk.phone / "run/cmd").unlink()
     assert [row["board"] for row in rows[2:]] == ["Raspberry Pi 4 Model B Rev 1.4"] * 2 + ["Nobody Phone 1"] * 2
     pi, phone = (edgenet("devices", "check", name, "--json").document for name in desk.names[1:])
     assert (pi["profile"], phone["profile"]) == ("raspberry-pi-4b", "generic-arm64-android")
@@ -163,6 +168,20 @@ def test_a_pi_and_a_phone_answer_what_this_machine_answers(
     assert pi["info"]["state"]["temperature_c"] == 48.686
     assert phone["info"]["android"]["api_level"] == 34
     assert not running("edgenet-runner")
+
+
+def test_clocks_are_held_meanwhile_and_let_go(desk: Desk) -> None:
+    def governors() -> set[str]:
+        return {path.read_text() for path in desk.pi.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")}
+
+    assert governors() == {"ondemand\n"}
+    with open_bench(registry.find("pi")) as bench:
+        assert governors() == {"performance\n"}
+        assert bench.state().governor == "performance"
+    assert governors() == {"ondemand\n"}
+    with open_bench(registry.find(f"android:{desk.serial}")):
+        assert (desk.phone / "run/cmd").read_text() == "power set-fixed-performance-mode-enabled true\n"
+    assert (desk.phone / "run/cmd").read_text().split()[2::3] == ["true", "false"]
 
 
 def test_a_repetition_that_throttles_is_measured_again(desk: Desk, made: Path) -> None:
