@@ -121,6 +121,8 @@ class PythonBench:
 
     def state(self) -> DeviceState:
         """Read what moves timings, now."""
+        if self._lock:
+            self._lock.refresh(HELD_S)
         return machine_state()
 
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:

@@ -134,7 +134,7 @@ def on_devices(
                 kept = _kept(recorder.kept - before)
                 found.failed(target, f"{exc} ({kept})" if kept else str(exc))
             except KeyboardInterrupt as exc:
-                raise KeyboardInterrupt(_kept(recorder.kept)) from exc
+                raise KeyboardInterrupt(_kept(recorder.kept) or "no repetition is kept yet") from exc
     if len(targets) == 1 and not found.rows:
         raise DeviceError("; ".join(words for _, words in found.failures))
     named = [f"{name}: {words}" if len(targets) > 1 else words for name, words in found.failures]

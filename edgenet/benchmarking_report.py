@@ -17,7 +17,7 @@ _COLOURS = {"valid": "green", "unstable": "yellow", "throttled": "red"}
 _LEFT = ("device", "file", "operator", "runs on", "verdict")
 MOST_OPERATORS = 15
 
-MANY_OUTLIERS = 0.05
+MANY_OUTLIERS = 0.1
 """Share of runs far from the rest from which on they are told of."""
 
 _WRONG = "an int8 TFLite file without islands of float answers the same bytes everywhere: hold it with edgenet verify"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from devices.bench import Facts
+from devices import registry
+from devices.bench import Facts, open_bench
 from devices.errors import ModelCrashed
 from devices.latency import Latency, measure
 from devices.native import OperatorTime
 from devices.timing import Schedule
 from edgenet import artifact
-from edgenet.benchmarking import benchmark
+from edgenet.benchmarking import EXPLAINED, benchmark
 from edgenet.gain import gain_of, outside, why
 from tests.devices.scripted import Board, run
 from tests.devices.tiny_models import tiny_tflite, write
@@ -83,6 +85,18 @@ def test_the_three_kinds_that_take_longest_are_named() -> None:
     kinds = [OperatorTime(name, us, 5, "") for name, us in (("A", 1.0), ("B", 40.0), ("C", 30.0), ("D", 29.0))]
     assert outside(kinds, "XNNPACK") == "outside of XNNPACK run B 40%, C 30%, D 29% of its time"
     assert outside([], "XNNPACK") == ""
+
+
+def test_operators_outside_of_the_delegate_are_found_where_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGENET_CACHE_HOME", str(tmp_path / "cache"))
+    file = write(tmp_path, "bare.tflite", tiny_tflite(bare=True))  # XNNPACK takes none of its operators
+    with open_bench(registry.LOCAL, native=True) as bench:
+        said = outside(bench.profile(file, 1, EXPLAINED), "XNNPACK")
+        none = outside(bench.profile(INT8, 1, EXPLAINED), "XNNPACK")
+    assert re.fullmatch(r"outside of XNNPACK run MEAN \d\d%, CAST \d\d% of its time", said)
+    assert none == ""
 
 
 class Pair(Board):
