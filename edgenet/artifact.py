@@ -107,6 +107,11 @@ class Output:
     scale: float
     zero_point: int
 
+    @property
+    def sum_tolerance(self) -> float:
+        """How far from 1 the sum of its probabilities may be: what rounding each to the output's levels adds up to."""
+        return 0.02 + self.classes * self.scale / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

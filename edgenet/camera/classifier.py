@@ -198,6 +198,7 @@ class _Opened:
         self._prep = one.manifest.input.preprocessing
         self._answer = prove._prepared(cast(ModelPool, _Alone(process)), one)
         self._probabilities = one.manifest.output.meaning == "probabilities"
+        self._sum_tolerance = one.manifest.output.sum_tolerance
         self._logits = False
         info, manifest = process.info, one.manifest
         runtime = (
@@ -217,13 +218,17 @@ class _Opened:
         return Scores(self._as_probabilities(row), prepared - began, time.perf_counter_ns() - prepared)
 
     def _as_probabilities(self, row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Turn a foreign file's logits into probabilities; once it has shown any, it is taken to answer logits."""
+        """Turn a foreign file's logits into probabilities; once it has shown any, it is taken to answer logits.
+
+        Probabilities lie in 0..1 and add up to 1; the page's classifier.js decides alike.
+        """
         if not np.isfinite(row).all():
             raise EdgenetError(
                 f"{self.artifact.path}: answers NaN or infinity, so it has no top class; convert it again"
             )
         if not self._probabilities:
-            self._logits = self._logits or bool(row.min() < -0.01 or row.max() > 1.01)
+            outside = row.min() < -0.01 or row.max() > 1.01
+            self._logits = self._logits or bool(outside or abs(row.sum() - 1) > self._sum_tolerance)
         if self._logits:
             row = np.exp(row - row.max())
             row /= row.sum()
@@ -241,4 +246,9 @@ def _names(opened: _Opened, given: Labels | None, warn: Tell) -> tuple[str, ...]
     if len(names) != answers.classes:
         opened.process.close()
         raise EdgenetError(f"{path} answers {answers.classes} classes and the labels name {len(names)}: give its own")
-    return names
+    return tuple(_printable(name) for name in names)
+
+
+def _printable(name: str) -> str:
+    """Return a label without what terminals take for commands: a file's labels are as little trusted as the file."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

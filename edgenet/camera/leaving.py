@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgenet.camera.frame import Controls
 
 
 @contextlib.contextmanager
-def leaving(controls: Controls) -> Iterator[None]:
-    """Let Ctrl-C, and what ends services, quit in good order; a second time they end it as usual."""
+def leaving(controls: Controls) -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C, and what ends services, quit in good order; a second time they end it as usual.
+
+    Yields what is to be called when `controls.quit` is looked at from now on. Until then they raise KeyboardInterrupt,
+    as only that ends the wait for a camera or a model that does not open.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     before: dict[int, Any] = {}
+    looked_at = threading.Event()
 
     def leave(number: int, _: Any) -> None:
-        controls.quit.set()
         signal.signal(number, before[number])
+        if not looked_at.is_set():
+            raise KeyboardInterrupt
+        controls.quit.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, leave)
     try:
-        yield
+        yield looked_at.set
     finally:
         for known, handler in before.items():
             signal.signal(known, handler)

@@ -6,7 +6,7 @@
 
 The thread is why `frames` ends at once when it shall, however long a camera keeps its reader waiting. It must have left
 OpenCV's code before the interpreter ends: a thread that comes back from there later is unwound through C++, which
-aborts the whole process. So what still runs at exit is waited for.
+aborts the whole process. So what still runs at exit is waited for, unless the process is ended without (`ended` tells).
 """
 
 from __future__ import annotations
@@ -231,10 +231,18 @@ class LiveSource:
 _running: set[LiveSource] = set()
 
 
-@atexit.register
-def _end_readers() -> None:
-    """Close what its owner left open, and wait until no thread is in OpenCV any more."""
-    until = time.monotonic() + _EXIT_S
-    while (sources := tuple(_running)) and time.monotonic() < until:
+def ended(within_s: float = _CLOSE_S) -> bool:
+    """Close what its owner left open, and see whether every reader has ended."""
+    until = time.monotonic() + within_s
+    while sources := tuple(_running):
         for source in sources:
             source.close()
+        if time.monotonic() > until:
+            return not _running
+    return True
+
+
+@atexit.register
+def _end_readers() -> None:
+    """Wait until no thread is in OpenCV any more."""
+    ended(_EXIT_S)

@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from devices import doctor
 from devices.machine import cores
@@ -20,58 +20,16 @@ from edgenet.camera.leaving import leaving
 from edgenet.camera.log import Log
 from edgenet.camera.opencv import opencv
 from edgenet.camera.overlay import Painter
-from edgenet.camera.phone import PhonePage
-from edgenet.camera.pipeline import Pipeline, Settings
+from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.recording import Recording
+from edgenet.camera.serving import serve
 from edgenet.camera.stills import Stills
 from edgenet.camera.terminal_view import TerminalView
-from edgenet.camera.web.server import WebView
 from edgenet.camera.window import DisplayProbe, Window
-from edgenet.errors import EdgenetError, SourceError, UsageError
-from edgenet.labels import Labels
-
-View = Literal["", "window", "web", "terminal", "none"]
-
-PORT = 8080
-"""Where the page is, unless somebody else is there."""
+from edgenet.camera.wishes import View, Voice, Wishes
+from edgenet.errors import EdgenetError, SourceError
 
 _MOST_THREADS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the user asked for; the fields are the command's options, "" and None where nothing was said."""
-
-    file: Path | None = None
-    source: str = ""
-    view: View = ""
-    record: Path | None = None
-    log: Path | None = None
-    threads: int | None = None
-    settings: Settings = field(default_factory=Settings)
-    mirror: bool = False
-    rotate: int = 0
-    labels: Labels | None = None
-    input_range: tuple[float, float] | None = None
-    host: str = "127.0.0.1"
-    port: int | None = None
-    token: str | None = None
-    in_browser: bool = False
-    phone: bool = False
-    terminal_lives: bool | None = None
-
-
-class Voice(Protocol):
-    """Where lines for the user go."""
-
-    def say(self, line: str) -> None:
-        """Something worth knowing."""
-
-    def warn(self, line: str) -> None:
-        """Something that is not as it should be."""
-
-    def error(self, line: str) -> None:
-        """Something failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +53,15 @@ def run(wishes: Wishes, voice: Voice) -> Outcome | None:
 
     Raises UsageError, SourceError, EdgenetError, DeviceError, each in one line.
     """
-    _check(wishes)
+    wishes.check()
     _check_opencv(voice)
     with contextlib.ExitStack() as stack:
         controls = Controls(mirror=wishes.mirror, rotate=wishes.rotate)
-        stack.enter_context(leaving(controls))
+        opened = stack.enter_context(leaving(controls))
         if wishes.in_browser:
-            _in_browser(wishes, controls, voice, stack)
+            _in_browser(wishes, controls, voice, stack, opened)
             return None
-        return _Session(wishes, controls, voice, stack).run()
+        return _Session(wishes, controls, voice, stack).run(opened)
 
 
 class _Session:
@@ -113,12 +71,15 @@ class _Session:
         self.wishes, self.controls, self.voice, self.stack = wishes, controls, voice, stack
         self.clock = Clock()
         self.painter = Painter(self.clock.drew)
+        self.told: list[Callable[[str], None]] = [self.painter.notice]  # what shows a line for a moment
+        self.outputs = 0  # files that still grow
         self.broke_off = False
         self.pump: Callable[[], None] = lambda: None
 
-    def run(self) -> Outcome:
+    def run(self, opened: Callable[[], None]) -> Outcome:
+        """Open everything, say so to `opened`, and run."""
         wishes = self.wishes
-        page = wishes.phone or wishes.source == "browser"
+        page = wishes.phone or wishes.browsers_camera
         display = DisplayProbe() if wishes.view in ("", "window") and not page else None
         if display:
             self.stack.callback(display.close)
@@ -140,6 +101,7 @@ class _Session:
             save=stills.save,
         )
         began = time.monotonic()
+        opened()
         stats = pipeline.run()
         return Outcome(stats, self.clock.total, time.monotonic() - began, self.broke_off)
 
@@ -167,6 +129,7 @@ class _Session:
                 failed=self._break_off,
             )
             made.append(self._keep(record))
+        self.outputs = len(made)
         return made
 
     def _viewers(self, view: View, source: Source) -> list[Sink]:
@@ -178,7 +141,9 @@ class _Session:
             return [self._keep(TerminalView(self.controls, live=self.wishes.terminal_lives))]
         if view == "web":
             inbox = source.inbox if isinstance(source, BrowserSource) else None
-            return [_page(self.wishes, self.controls, self.voice, self.stack, inbox=inbox)]
+            page = serve(self.wishes, self.controls, self.voice, self.stack, inbox=inbox)
+            self.told.append(page.notice)
+            return [page]
         return []
 
     def _keep(self, sink: Any) -> Sink:
@@ -186,27 +151,18 @@ class _Session:
 
     def _tell(self, line: str) -> None:
         self.voice.say(line)
-        self.painter.notice(line)
+        for show in self.told:
+            show(line)
 
     def _break_off(self, line: str) -> None:
-        """Say that an output broke off; where nobody looks on, there is no reason to go on."""
+        """Say that an output broke off; where it was the last and nobody looks on, there is no reason to go on."""
         self.broke_off = True
         self.voice.error(line)
-        if self.wishes.view == "none":
+        for show in self.told:
+            show(line)
+        self.outputs -= 1
+        if self.wishes.view == "none" and self.outputs < 1:
             self.controls.quit.set()
-
-
-def _check(wishes: Wishes) -> None:
-    if wishes.rotate % 90:
-        raise UsageError(f"--rotate {wishes.rotate}: give 0, 90, 180 or 270")
-    if wishes.phone and wishes.view not in ("", "web"):
-        raise UsageError(f"--phone opens the page: it goes with --view web, not {wishes.view}")
-    if wishes.in_browser and (wishes.view not in ("", "web") or wishes.source not in ("", "browser")):
-        raise UsageError("--in-browser runs the model in the page, on the camera there: leave --view and --source out")
-    if wishes.in_browser and (wishes.record or wishes.log):
-        raise UsageError("--in-browser keeps everything in the page: --record and --log need the model to run here")
-    if wishes.source == "browser" and wishes.view not in ("", "web"):
-        raise UsageError(f"--source browser sends pictures from the page: it goes with --view web, not {wishes.view}")
 
 
 def _check_opencv(voice: Voice) -> None:
@@ -232,53 +188,18 @@ def _classifier(wishes: Wishes, voice: Voice) -> FileClassifier:
 def _source(wishes: Wishes) -> Source:
     from edgenet.camera.sources import first_camera, open_source
 
-    if wishes.source == "browser" or (wishes.phone and not wishes.source):
+    if wishes.browsers_camera:
         return BrowserSource()
     if wishes.source:
         return open_source(wishes.source)
     return first_camera()
 
 
-def _page(
-    wishes: Wishes,
-    controls: Controls,
-    voice: Voice,
-    stack: contextlib.ExitStack,
-    *,
-    inbox: Any = None,
-    model: FileClassifier | None = None,
-) -> WebView:
-    """Serve the page, and say where it is."""
-    phone = PhonePage() if wishes.phone else None
-    page = _served(wishes, controls, inbox, model)
-    stack.callback(page.close)
-    voice.say(f"open {page.url}")
-    if phone is not None:
-        stack.callback(phone.close)
-        phone.open(page.port, page.url)
-    return page
-
-
-def _served(wishes: Wishes, controls: Controls, inbox: Any, model: FileClassifier | None) -> WebView:
-    """Start the page's server: where the user said, else on PORT, else wherever there is room."""
-
-    def started(port: int) -> WebView:
-        page = WebView(controls, wishes.host, port, wishes.token, inbox)
-        if model is not None:
-            page.model_file, page.labels, page.smooth_s = model.artifact.path, model.labels, wishes.settings.smooth_s
-        page.start()
-        return page
-
-    try:
-        return started(PORT if wishes.port is None else wishes.port)
-    except EdgenetError:
-        if wishes.port is not None:
-            raise
-        return started(0)
-
-
-def _in_browser(wishes: Wishes, controls: Controls, voice: Voice, stack: contextlib.ExitStack) -> None:
+def _in_browser(
+    wishes: Wishes, controls: Controls, voice: Voice, stack: contextlib.ExitStack, opened: Callable[[], None]
+) -> None:
     """Serve the page with the model in it until somebody quits."""
     with contextlib.closing(_classifier(wishes, voice)) as model:  # opened once, to know that it can be
-        _page(wishes, controls, voice, stack, model=model)
+        serve(wishes, controls, voice, stack, model=model)
+    opened()
     controls.quit.wait()

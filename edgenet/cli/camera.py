@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -13,6 +16,10 @@ from edgenet.cli.terminal import show_json, verb
 
 if TYPE_CHECKING:
     from edgenet.camera.pipeline import Region
+    from edgenet.camera.web.security import Tls
+
+
+P = ParamSpec("P")
 
 
 class View(str, Enum):
@@ -29,8 +36,6 @@ class Voice:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        import sys
-
         print(" ".join(line.split()), file=sys.stderr, flush=True)
 
     def warn(self, line: str) -> None:
@@ -42,6 +47,31 @@ class Voice:
         terminal.error(line)
 
 
+def _at_once(verb: Callable[P, None]) -> Callable[P, None]:
+    """End the process without waiting for a thread that a stalled camera keeps in its driver's code.
+
+    Everything else has been closed by then. Ending as usual would have to wait: see edgenet.camera.live_source.
+    """
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except typer.Exit as exc:
+            _leave(exc.exit_code)
+            raise
+        _leave(0)
+
+    return run
+
+
+def _leave(code: int) -> None:
+    live_source = sys.modules.get("edgenet.camera.live_source")
+    if live_source is not None and not live_source.ended():
+        terminal.end(code)
+
+
+@_at_once
 @verb
 def camera(
     file: Annotated[
@@ -74,6 +104,11 @@ def camera(
         int | None, typer.Option(help="Of the page. Default: 8080, or any that is free.", min=0, max=65535)
     ] = None,
     token: Annotated[str | None, typer.Option(help="Of the page, in place of one made up.")] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of the page, PEM: serves https, which other devices' cameras need."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The private key of --tls-cert, PEM.")] = None,
     in_browser: Annotated[
         bool, typer.Option("--in-browser", help="Run the model in the page, on the camera there.")
     ] = False,
@@ -85,11 +120,14 @@ def camera(
     """Classify what a camera sees, live. Keys: q quit, space pause, m mirror, r rotate, s save, p precision."""
     from edgenet.camera import session
     from edgenet.camera.pipeline import Settings
+    from edgenet.camera.wishes import Wishes
     from edgenet.errors import UsageError
 
     if view is View.none and not (record or log or json):
         raise UsageError("--view none shows nothing: give --log, --record or --json with it")
-    wishes = session.Wishes(
+    if in_browser and json:
+        raise UsageError("--in-browser keeps everything in the page: --json needs the model to run here")
+    wishes = Wishes(
         file=file,
         source=source,
         view=view.value if view else "",
@@ -104,6 +142,7 @@ def camera(
         host=host,
         port=port,
         token=token,
+        tls=_tls(tls_cert, tls_key),
         in_browser=in_browser,
         phone=phone,
         terminal_lives=None if terminal.Progress.live else False,
@@ -125,6 +164,17 @@ def _region(text: str) -> Region | None:
     if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or 0 in map(int, parts[2:]):
         raise UsageError(f"--roi {text}: give x,y,width,height in pixels, such as 320,0,720,720")
     return Region(*map(int, parts))
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    from edgenet.camera.web.security import Tls
+    from edgenet.errors import UsageError
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("--tls-cert and --tls-key go together: give both")
+    return Tls(certificate, key)
 
 
 def _range(given: options.InputRange | None) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from edgenet.image import Pixels
 
 MAX_VIEWERS = 64
 _QUALITY = 80
+_NOTICE_S = 3.0  # that a page is told of a line; it shows it as long as it likes
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
 
 
@@ -42,6 +44,19 @@ class Shown:
         return self.update.answer.frame if self.update.answer else None
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A line that is shown for a moment, until time.monotonic(); its number tells it from the one before."""
+
+    number: int
+    text: str
+    until_s: float
+
+    def shown(self) -> dict[str, object] | None:
+        """Return what the page gets of it; None once the moment is over."""
+        return {"number": self.number, "text": self.text} if time.monotonic() < self.until_s else None
+
+
 class Broadcast:
     """Holds the newest update and its picture; see above.
 
@@ -55,6 +70,7 @@ class Broadcast:
         self.encoded = 0
         self.closing = False
         self._latest: Shown | None = None
+        self._notice = Notice(0, "", 0.0)
         self._state: tuple[int, bytes] = (-1, b"")
         self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
         self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")
@@ -66,12 +82,22 @@ class Broadcast:
     def publish(self, update: Update) -> None:
         """Take the newest update; from any thread, returns at once."""
         with self._lock:
-            self._latest = Shown(self._latest.number + 1 if self._latest else 0, update)
-            if self._loop is None or self._waking or not self.viewers:
-                return
-            self._waking = True
-            with contextlib.suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(self._wake)
+            self._publish(update)
+
+    def notice(self, text: str) -> None:
+        """Show a line for a moment, with the update that is the newest already or with the first; from any thread."""
+        with self._lock:
+            self._notice = Notice(self._notice.number + 1, text, time.monotonic() + _NOTICE_S)
+            if self._latest is not None:
+                self._publish(self._latest.update)
+
+    def _publish(self, update: Update) -> None:
+        self._latest = Shown(self._latest.number + 1 if self._latest else 0, update)
+        if self._loop is None or self._waking or not self.viewers:
+            return
+        self._waking = True
+        with contextlib.suppress(RuntimeError):  # the loop has just ended
+            self._loop.call_soon_threadsafe(self._wake)
 
     def open(self) -> None:
         """Begin, in the event loop that serves."""
@@ -115,7 +141,9 @@ class Broadcast:
     def state(self, shown: Shown) -> bytes:
         """Return an update as JSON, made once for all viewers."""
         if self._state[0] != shown.number:
-            self._state = (shown.number, json.dumps(as_state(shown.update, self.controls)).encode())
+            state = as_state(shown.update, self.controls)
+            state["notice"] = self._notice.shown()
+            self._state = (shown.number, json.dumps(state).encode())
         return self._state[1]
 
     async def picture(self, frame: Frame) -> bytes:

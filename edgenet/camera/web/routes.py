@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet import artifact
+from edgenet.artifact import Artifact
+from edgenet.camera.frame import Controls
 from edgenet.camera.web.broadcast import Broadcast
 from edgenet.camera.web.viewers import Cameras, MjpegStream, Viewer
 from edgenet.errors import EdgenetError, UsageError
@@ -31,40 +33,53 @@ _KINDS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class InPage:
-    """The model that runs in the page itself; see WebView.model_file.
+    """The model that runs in the page itself.
 
     Attributes:
-        file: a .tflite of the user's; None: no model runs there.
+        file: a .tflite of the user's; None: no model runs there. known: what it is, where somebody has opened it.
         labels: of its classes; empty: those of its manifest, or else the classes' numbers.
-        smooth_s: over how long its answers are averaged, seconds.
+        smooth_s: over how long its answers are averaged, seconds. top: how many classes are listed.
     """
 
     file: Path | None = None
+    known: Artifact | None = None
     labels: tuple[str, ...] = ()
     smooth_s: float = 0.5
+    top: int = 5
 
-    def use(self, file: Path | None) -> None:
+    def use(self, file: Path, known: Artifact | None = None) -> None:
         """Take a file. Raises UsageError where no browser runs its kind."""
-        if file is not None and file.suffix.lower() != ".tflite":
+        if file.suffix.lower() != ".tflite":
             raise UsageError(f"{file}: a browser runs .tflite alone; give the .tflite of this model")
-        self.file = file
+        self.file, self.known = file, known or _read(file)
 
-    def describe(self) -> dict[str, Any] | None:
+    def describe(self, controls: Controls) -> dict[str, Any] | None:
         """Return what the page must know to run it; None where there is none."""
         if self.file is None:
             return None
-        try:
-            known = artifact.load(self.file)
-        except EdgenetError:  # the file runs without its manifest, too
-            known = None
-        manifest = known.manifest if known else None
+        manifest = self.known.manifest if self.known else None
+        answers = manifest.output if manifest else None
         return {
             "name": self.file.stem,
             "precision": manifest.precision if manifest else "",
-            "labels": self.labels or (manifest.output.labels if manifest else ()),
+            "labels": self.labels or (answers.labels if answers else ()),
             "crop": manifest.input.crop if manifest else "center",
+            "probabilities": answers is not None and answers.meaning == "probabilities",
+            "sum_tolerance": answers.sum_tolerance if answers else 0.02,
+            "scale": (answers.scale if answers else 0) or 1 / 256,  # of integers that it answers
+            "zero_point": answers.zero_point if answers else 0,
             "smooth_s": self.smooth_s,
+            "top": self.top,
+            "mirror": controls.mirror,
+            "rotate": controls.rotate,
         }
+
+
+def _read(file: Path) -> Artifact | None:
+    try:
+        return artifact.load(file)
+    except EdgenetError:  # the file runs without its manifest, too
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,9 @@ class Routes:
         return _send(file) if file else PlainTextResponse("there is no such file\n", 404)
 
     async def _config(self, _: Request) -> Response:
-        return _json({"camera": self.cameras.inbox is not None, "model": self.in_page.describe()})
+        return _json(
+            {"camera": self.cameras.inbox is not None, "model": self.in_page.describe(self.broadcast.controls)}
+        )
 
     async def _model(self, _: Request) -> Response:
         from starlette.responses import FileResponse, PlainTextResponse

@@ -10,10 +10,15 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
+
+from edgenet.errors import EdgenetError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,6 +39,29 @@ HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A certificate, its chain included, and its private key: PEM files. Raises EdgenetError where they are no pair."""
+
+    certificate: Path
+    key: Path
+
+    def __post_init__(self) -> None:
+        for file in (self.certificate, self.key):
+            try:
+                file.open("rb").close()
+            except OSError as exc:
+                raise EdgenetError(f"{file}: {exc.strerror}; give a PEM file") from exc
+        try:  # a key that wants a password fails here: nobody is asked for one
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password=lambda: "")
+        except (ssl.SSLError, ValueError) as exc:
+            why = getattr(exc, "reason", None) or "not PEM, or the key wants a password"
+            raise EdgenetError(
+                f"{self.certificate} and {self.key} are no certificate and its key ({why}); make a pair: openssl req "
+                "-x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=edgenet -keyout key.pem -out cert.pem"
+            ) from exc
 
 
 def new_token() -> str:
@@ -92,6 +120,8 @@ class Guard:
         headers = dict(HEADERS)
         if self._token and query:  # if it is right, the cookie speaks from now on, also for what the page fetches
             headers["set-cookie"] = f"{self._cookie}={query[0]}; Path=/; HttpOnly; SameSite=Strict"
+            if scope["scheme"] in ("https", "wss"):
+                headers["set-cookie"] += "; Secure"
         refusal = self._refusal(scope["type"], given, query)
         if refusal:
             await _refuse(scope, send, refusal)

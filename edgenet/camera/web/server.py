@@ -6,15 +6,13 @@ import asyncio
 import re
 import socket
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenet.camera.browser_source import MAX_JPEG_BYTES, FrameInbox
 from edgenet.camera.frame import Controls, Update
 from edgenet.camera.web.broadcast import MAX_VIEWERS, Broadcast
 from edgenet.camera.web.routes import InPage, Routes
-from edgenet.camera.web.security import Guard, is_loopback, new_token, reachable
+from edgenet.camera.web.security import Guard, Tls, is_loopback, new_token, reachable
 from edgenet.camera.web.viewers import MAX_TEXT_BYTES, Cameras
 from edgenet.errors import EdgenetError, UsageError
 
@@ -34,6 +32,7 @@ class WebView:
 
     host: what to listen on; anything but loopback demands a token, which is made where none is given. port: 0 chooses
     one. token: 8 letters, digits, - and _ or more. inbox: where pictures of the viewers' own cameras go; None: nowhere.
+    tls: serves https. in_page: the model that runs in the page itself (LiteRT.js), on the viewer's own camera.
     Raises UsageError for another port or token than that.
     """
 
@@ -44,6 +43,8 @@ class WebView:
         port: int = 0,
         token: str | None = None,
         inbox: FrameInbox | None = None,
+        tls: Tls | None = None,
+        in_page: InPage | None = None,
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise UsageError("that token cannot stand in an address: give 8 or more letters, digits, - and _")
@@ -53,7 +54,8 @@ class WebView:
         self._token = token or (None if is_loopback(host) else new_token())
         self._inbox = inbox
         self._broadcast = Broadcast(controls)
-        self._in_page = InPage()
+        self._tls = tls
+        self.in_page = in_page or InPage()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
@@ -68,34 +70,16 @@ class WebView:
     @property
     def url(self) -> str:
         """What to open in a browser, once started; the token included."""
-        return f"http://{reachable(self._host)}:{self._port}/" + (f"?token={self._token}" if self._token else "")
+        return self._url(reachable(self._host))
 
     @property
-    def model_file(self) -> Path | None:
-        """The model that runs in the page itself (LiteRT.js), on the viewer's own camera; None: it runs here."""
-        return self._in_page.file
+    def local_url(self) -> str:
+        """The same for this machine itself, and for a phone whose port adb made ours."""
+        return self._url("127.0.0.1")
 
-    @model_file.setter
-    def model_file(self, file: Path | None) -> None:
-        self._in_page.use(file)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What the classes of model_file are called; empty: as its manifest says."""
-        return self._in_page.labels
-
-    @labels.setter
-    def labels(self, labels: Sequence[str]) -> None:
-        self._in_page.labels = tuple(labels)
-
-    @property
-    def smooth_s(self) -> float:
-        """Over how long answers are averaged in the page, seconds; 0: not at all."""
-        return self._in_page.smooth_s
-
-    @smooth_s.setter
-    def smooth_s(self, seconds: float) -> None:
-        self._in_page.smooth_s = seconds
+    def _url(self, host: str) -> str:
+        query = f"?token={self._token}" if self._token else ""
+        return f"http{'s' if self._tls else ''}://{host}:{self._port}/{query}"
 
     def start(self) -> None:
         """Listen and serve. Raises EdgenetError where the port is taken, or the packages are not installed."""
@@ -116,6 +100,10 @@ class WebView:
     def show(self, update: Update) -> None:
         """Keep the newest update for whoever is ready for it."""
         self._broadcast.publish(update)
+
+    def notice(self, text: str) -> None:
+        """Show a line on the page for a moment."""
+        self._broadcast.notice(text)
 
     def close(self) -> None:
         """Say goodbye to the viewers and end, in less than a second; harmless twice."""
@@ -176,7 +164,7 @@ class WebView:
     def _server(self) -> uvicorn.Server:
         import uvicorn
 
-        routes = Routes(self._broadcast, Cameras(self._inbox), self._in_page)
+        routes = Routes(self._broadcast, Cameras(self._inbox), self.in_page)
         config = uvicorn.Config(
             Guard(routes.application(), self._host, self._port, self._token),
             loop="asyncio",
@@ -186,6 +174,8 @@ class WebView:
             ws_ping_interval=_PING_S,
             ws_ping_timeout=_SILENCE_S,
             ws_per_message_deflate=False,  # pictures do not shrink, and what grows when unpacked is not wanted
+            ssl_certfile=self._tls.certificate if self._tls else None,
+            ssl_keyfile=self._tls.key if self._tls else None,
             lifespan="off",
             log_config=None,
             log_level="critical",

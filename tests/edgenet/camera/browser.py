@@ -23,11 +23,15 @@ from PIL import Image
 
 from devices.model_process import ModelProcess
 from edgenet.camera.browser_source import BrowserSource
+from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Answer, Controls, Frame, Ranked, Stats, Trouble, Update
 from edgenet.camera.web.server import WebView
 from edgenet.image import Pixels, Preprocessing, fit
+from edgenet.symbols.generate import render
+from edgenet.symbols.glyphs import LABELS
 
 CLIP_SIZE = (640, 480)
+SHOWN = "document.querySelector('#labels li:first-child .name')?.title"
 
 
 @contextmanager
@@ -118,6 +122,17 @@ def clip(path: Path, picture: Pixels) -> Pixels:
     frame.convert("YCbCr").point(luma + chroma + chroma).save(stream, "JPEG", quality=98)
     path.write_bytes(stream.getvalue() * 30)
     return np.asarray(frame)
+
+
+def known_symbol(path: Path) -> tuple[str, Pixels]:
+    """Write a clip of a generated symbol that the embedded model knows; its label, and its frame."""
+    with ModelProcess(default_model()) as model:
+        for number in range(100):
+            frame = clip(path, render(number % len(LABELS), 1000 + number, 480))
+            scores = model.run(fit(frame, Preprocessing(*model.info.inputs[0].shape[1:3]))[None])[0]
+            if scores.argmax() == number % len(LABELS) and scores.max() > 0.95:
+                return LABELS[number % len(LABELS)], frame
+    raise AssertionError("the embedded model knows none of its symbols")
 
 
 def jpeg(picture: Pixels, quality: int = 95) -> bytes:

@@ -22,11 +22,10 @@ from edgenet.labels import read_labels
 from edgenet.symbols.generate import render
 from edgenet.symbols.glyphs import LABELS
 
-from .browser import answering, browser, clip, eventually, opened, plain, playwright, update
+from .browser import SHOWN, answering, browser, clip, eventually, known_symbol, opened, plain, playwright, update
 
 HOT_DOG = "hotdog, hot dog, red hot"
 PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True, "has_touch": True}
-SHOWN = "document.querySelector('#labels li:first-child .name')?.title"
 
 
 @contextmanager
@@ -43,13 +42,7 @@ def serving(controls: Controls | None = None, **options: Any) -> Iterator[WebVie
 def symbol(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Pixels]:
     """A clip of a generated symbol that the embedded model knows; the clip, its label, its frame."""
     path = tmp_path_factory.mktemp("clip") / "symbol.mjpeg"
-    with ModelProcess(default_model()) as model:
-        for number in range(100):
-            frame = clip(path, render(number % len(LABELS), 1000 + number, 480))
-            scores = model.run(fit(frame, Preprocessing(*model.info.inputs[0].shape[1:3]))[None])[0]
-            if scores.argmax() == number % len(LABELS) and scores.max() > 0.95:
-                return path, LABELS[number % len(LABELS)], frame
-    raise AssertionError("the embedded model knows none of its symbols")
+    return path, *known_symbol(path)
 
 
 @pytest.fixture(scope="module")
@@ -239,13 +232,17 @@ def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
 
 
 def test_the_model_runs_in_the_page(chrome: Any, symbol: tuple[Path, str, Pixels]) -> None:
-    with serving() as view:
-        view.model_file = default_model()
+    controls = Controls(mirror=True, rotate=0)
+    with serving(controls) as view:
+        view.in_page.use(default_model())
+        view.in_page.top = 3
         with opened(chrome, view.url) as page:
             page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
             page.click("#camera")
             page.until(f"{SHOWN} === {json.dumps(symbol[1])}")
             page.until("document.querySelector('#labels .bar').style.getPropertyValue('--smoothed') > 0.9")
+            assert page.evaluate("document.querySelectorAll('#labels li').length") == 3
+            page.wait_for_selector(".mirrored")
             shown = figures(page)
             assert float(shown["inference"].split()[0]) > 0
             assert {"camera rate", "inference rate", "age p50 / p95", "preprocess", "draw", "dropped"} < set(shown)
@@ -272,12 +269,48 @@ def scores_in_page(page: Any, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.flo
     return np.array(page.evaluate(script, base64.b64encode(pixels.tobytes()).decode()), np.float32)
 
 
+def test_a_foreign_files_logits_become_probabilities_in_the_page_as_they_do_here(chrome: Any) -> None:
+    script = """async ([config, frames]) => {
+        const { Classifier } = await import("/page/classifier.js");
+        const classifier = Object.assign(Object.create(Classifier.prototype), { config, logits: false });
+        return frames.map((scores) => [...classifier.asProbabilities(Float32Array.from(scores))]);
+    }"""
+    foreign = {"probabilities": False, "sum_tolerance": 0.02}
+    frames = [[0.2, 0.3, 0.5], [0.9, 0.1, 0.3], [4.0, -2.0, 0.5], [0.2, 0.3, 0.5]]
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        shown = page.evaluate(script, [foreign, frames])
+        own = page.evaluate(script, [{**foreign, "probabilities": True}, frames[1:2]])
+    powers = np.exp(frames)
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shown, [frames[0], *softmax[1:]], atol=1e-6)  # once logits, always logits
+    np.testing.assert_allclose(own, frames[1:2], atol=1e-6)
+
+
+def test_a_notice_is_shown_for_a_moment_once(chrome: Any) -> None:
+    toast = "document.getElementById('toast')"
+    with serving() as view, opened(chrome, view.url) as page:
+        view.show(update(0, plain(0, 0, 0)))
+        page.until(f"{SHOWN} === 'circle'")
+        view.notice("saved 20250131-120000-123-tench.png")
+        page.until(f"{toast}.matches('.shown') && {toast}.textContent === 'saved 20250131-120000-123-tench.png'")
+        page.until(f"!{toast}.matches('.shown')")
+        view.show(update(1, plain(0, 0, 0), label="star"))
+        page.until(f"{SHOWN} === 'star'")
+        assert not page.evaluate(f"{toast}.matches('.shown')")
+        with opened(chrome, view.url, **PHONE) as late:
+            view.notice("a line " * 30)
+            late.until(f"{toast}.matches('.shown')")
+            assert late.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert late.evaluate(f"{toast}.getBoundingClientRect().left >= 0")
+        assert page.complaints == []
+
+
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_litert_in_the_page_answers_what_litert_here_answers(chrome: Any, precision: str) -> None:
     file = default_model().with_name(f"symbols_{precision}.tflite")
     worst, agreed = 0.0, 0
     with serving() as view, ModelProcess(file) as model:
-        view.model_file = file
+        view.in_page.use(file)
         prep = Preprocessing(*model.info.inputs[0].shape[1:3])
         with opened(chrome, f"{view.url}healthz") as page:
             for number in range(20):
@@ -347,7 +380,8 @@ def test_a_photograph_held_before_the_camera_keeps_its_top_1(play: Any, data: Pa
                 assert page.evaluate(SHOWN) == expected
         else:
             with serving() as view:
-                view.model_file, view.labels = file, labels
+                view.in_page.use(file)
+                view.in_page.labels = labels
                 with opened(running, view.url) as page:
                     page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
                     page.click("#camera")

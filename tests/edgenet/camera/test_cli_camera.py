@@ -280,8 +280,9 @@ def test_where_there_is_no_terminal_it_is_plain_lines(edgenet: Edgenet, clip: Pa
     assert re.search(r"^\w+ \d+% \(raw \d+%\), [\d.]+ fps, age \d+ ms$", ran.err, re.MULTILINE)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     tool = shutil.which("adb")
     if tool is None:
@@ -316,17 +317,20 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
                 assert it.ends(20) == 1
                 assert it.err == "edgenet: no phone is connected: plug one in that has USB debugging on\n"
             subprocess.run([tool, "connect", phone.serial], env=known, check=True, capture_output=True)
-            with Started(tmp_path, "--phone", **own) as it:
+            with Started(tmp_path, "--phone", "--host", host, **own) as it:
                 shown = it.wait(
                     lambda: (tmp_path / "am.txt").exists() and (tmp_path / "am.txt").read_text().splitlines()
                 )
-                address = re.search(r"^open (http://127\.0\.0\.1:(\d+)/)$", it.err, re.MULTILINE)
+                address = re.search(r"^open http://\S+:(\d+)(/\S*)$", it.err, re.MULTILINE)
                 assert address
-                assert shown == ["start", "-a", "android.intent.action.VIEW", "-d", address[1]]
-                assert asked == [f"reverse:forward:tcp:{address[2]};tcp:{address[2]}"]
+                assert ("?token=" in address[2]) == (host == "0.0.0.0")
+                own_address = f"http://127.0.0.1:{address[1]}{address[2]}"
+                assert shown == ["start", "-a", "android.intent.action.VIEW", "-d", own_address]
+                assert asked == [f"reverse:forward:tcp:{address[1]};tcp:{address[1]}"]
+                assert "TLS" not in it.err
                 it.interrupt()
                 assert it.ends() == 0
-            assert asked[1:] == [f"reverse:killforward:tcp:{address[2]}"]
+            assert asked[1:] == [f"reverse:killforward:tcp:{address[1]}"]
         finally:
             subprocess.run([tool, "kill-server"], env=known, check=False, capture_output=True)
 
@@ -347,6 +351,13 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
         (("--roi", "300,0,100,100", "--source", "CLIP"), 2, "300,0,100,100 does not lie within the picture of 320x240"),
         (("--source", "browser", "--view", "terminal"), 2, "--source browser sends pictures from the page"),
         (("--in-browser", "--source", "0"), 2, "--in-browser runs the model in the page"),
+        (("--in-browser", "--threads", "2"), 2, "leave --threads out"),
+        (("--in-browser", "--roi", "0,0,9,9"), 2, "--roi needs the model to run here"),
+        (("--in-browser", "--json"), 2, "--json needs the model to run here"),
+        (("--phone", "--host", "192.0.2.1", "--view", "web"), 2, "--phone reaches this machine's loopback"),
+        (("--tls-cert", "LABELS"), 2, "--tls-cert and --tls-key go together"),
+        (("--tls-cert", "LABELS", "--tls-key", "LABELS"), 1, "are no certificate and its key"),
+        (("--tls-cert", "LABELS", "--tls-key", "none.pem"), 1, "none.pem: No such file"),
         (("--labels", "LABELS", "--source", "CLIP"), 1, "answers 20 classes and the labels name 2"),
         (("--view", "web", "--host", "0.0.0.0", "--token", "short", "--source", "CLIP"), 2, "token"),
     ],

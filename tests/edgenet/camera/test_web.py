@@ -324,16 +324,17 @@ def test_a_model_for_the_page_is_served_with_what_the_page_must_know(view: WebVi
     assert get(f"{view.url}model.tflite")[0] == 404
     assert json.loads(get(f"{view.url}config.json")[2]) == {"camera": False, "model": None}
     file = default_model()
-    view.model_file, view.smooth_s = file, 0.25
+    view.in_page.use(file)
+    view.in_page.smooth_s = 0.25
     status, headers, body = get(f"{view.url}model.tflite")
     assert (status, body, headers["cache-control"]) == (200, file.read_bytes(), "no-store")
     model = json.loads(get(f"{view.url}config.json")[2])["model"]
     assert (model["precision"], model["crop"], model["smooth_s"]) == ("int8", "center", 0.25)
     assert "circle" in model["labels"]
-    view.labels = ("mine",)
+    view.in_page.labels = ("mine",)
     assert json.loads(get(f"{view.url}config.json")[2])["model"]["labels"] == ["mine"]
     with pytest.raises(UsageError, match=r"\.tflite alone"):
-        view.model_file = file.with_suffix(".onnx")
+        view.in_page.use(file.with_suffix(".onnx"))
 
 
 def test_a_port_that_is_taken_is_one_clear_line(view: WebView) -> None:

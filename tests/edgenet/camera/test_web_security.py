@@ -360,8 +360,8 @@ def test_a_manifest_that_does_not_fit_does_not_break_the_page(
     file = tmp_path / "model.tflite"
     file.write_bytes(default_model().read_bytes())
     file.with_name("model.tflite.json").write_text("{}")
-    monkeypatch.setattr(view._in_page, "file", None)  # put back in the end
-    view.model_file = file
+    monkeypatch.setattr(view.in_page, "file", None)  # put back in the end
+    view.in_page.use(file)
     assert json.loads(get(at(view, "config.json"))[2])["model"]["labels"] == []
     file.unlink()
     assert get(at(view, "model.tflite"))[0] == 404

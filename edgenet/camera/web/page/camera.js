@@ -1,7 +1,7 @@
 // This device's own camera.
 
 const NO_CAMERAS =
-  "Browsers open cameras on https and on localhost only. Use edgenet camera --phone, or this computer’s own browser.";
+  "Browsers open cameras on https and on localhost only: start edgenet camera with --tls-cert and --tls-key, or with --phone.";
 
 const WORDS = {
   NotAllowedError: "The browser may not use the camera: allow it beside the address, then start again.",

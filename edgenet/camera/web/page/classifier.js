@@ -3,7 +3,6 @@
 import { cropOf, resize } from "./fit.js";
 import { Tensor, loadAndCompile, loadLiteRt } from "./litert/litert.js";
 
-const TOP = 5;
 const MARGIN = 0.05; // as in edgenet.camera.smoothing
 
 export const RUNTIME = "LiteRT.js 2.5.3, WebAssembly";
@@ -33,32 +32,48 @@ export class Classifier {
     this.average = null;
     this.answered = 0;
     this.leader = -1;
+    this.logits = false; // once it has shown any, it is taken to answer logits
   }
 
-  /** Classify what a canvas shows: its five most probable classes, and how long each part took, ms. */
+  /** Classify what a canvas shows: its most probable classes, and how long each part took, ms. */
   async classify(canvas, context) {
     const began = performance.now();
     const crop = cropOf(canvas.width, canvas.height, this.width, this.height, this.config.crop);
     const { data } = context.getImageData(crop.left, crop.top, crop.width, crop.height);
     const pixels = resize(data, crop.width, crop.height, this.width, this.height);
     const fitted = performance.now();
-    const scores = await this.run(pixels);
+    const scores = this.asProbabilities(await this.run(pixels));
     const ended = performance.now();
     return { ...this.rank(scores, ended), preprocess: fitted - began, inference: ended - fitted };
   }
 
-  /** Answer probabilities for RGB pixels, Uint8Array [height * width * 3]. */
+  /** Answer the model's scores for RGB pixels, Uint8Array [height * width * 3]. */
   async run(pixels) {
     const input = new Tensor(pixels instanceof Uint8Array ? pixels : new Uint8Array(pixels), [1, this.height, this.width, 3]);
     const outputs = await this.model.run([input]);
     const scores = await outputs[0].data();
     for (const tensor of [input, ...outputs]) tensor.delete();
-    return scores instanceof Float32Array ? scores : Float32Array.from(scores, (score) => score / 256);
+    const { scale, zero_point: zero } = this.config;
+    return scores instanceof Float32Array ? scores : Float32Array.from(scores, (score) => (score - zero) * scale);
+  }
+
+  /** Turn a foreign file's logits into probabilities: as the server does it. */
+  asProbabilities(scores) {
+    const most = scores.reduce((a, b) => Math.max(a, b));
+    const sum = scores.reduce((a, b) => a + b);
+    if (!Number.isFinite(sum)) throw new Error("The model answers NaN or infinity: convert it again.");
+    const { probabilities, sum_tolerance: tolerance } = this.config;
+    const outside = most > 1.01 || scores.some((score) => score < -0.01) || Math.abs(sum - 1) > tolerance;
+    this.logits ||= !probabilities && outside;
+    if (!this.logits) return scores;
+    const powers = scores.map((score) => Math.exp(score - most));
+    const all = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / all);
   }
 
   /** Average over time, and keep the label on top until another is clearly ahead: as the server does it. */
   rank(scores, now) {
-    const { smooth_s: smooth, labels } = this.config;
+    const { smooth_s: smooth, labels, top } = this.config;
     if (this.average === null) this.average = Float32Array.from(scores);
     const keep = smooth > 0 ? Math.exp((this.answered - now) / 1000 / smooth) : 0;
     for (let i = 0; i < scores.length; i++) this.average[i] = scores[i] + keep * (this.average[i] - scores[i]);
@@ -67,14 +82,14 @@ export class Classifier {
     const margin = smooth > 0 ? MARGIN : 0;
     if (!(this.average[best] < this.average[this.leader] + margin)) this.leader = best;
     const others = Array.from(scores.keys()).sort((a, b) => this.average[b] - this.average[a]);
-    const top = [this.leader, ...others.slice(0, TOP).filter((place) => place !== this.leader)].slice(0, TOP);
+    const listed = [this.leader, ...others.slice(0, top).filter((place) => place !== this.leader)].slice(0, top);
     const named = (index) => ({
       index,
       label: labels[index] ?? String(index),
       raw: scores[index],
       smoothed: this.average[index],
     });
-    return { top: top.map(named), raw: named(largest(scores)) };
+    return { top: listed.map(named), raw: named(largest(scores)) };
   }
 }
 

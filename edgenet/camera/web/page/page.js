@@ -27,9 +27,12 @@ function watch(canSend) {
       if (taken !== undefined) trips.add(performance.now() - taken);
       sent.delete(state.frame);
       showState(state, camera.running ? [trips.percentile(0.5), trips.percentile(0.95)] : state.age_ms);
+      if (state.notice && state.notice.number !== told) toast(state.notice.text);
+      told = state.notice?.number ?? told;
       shown = state;
     },
   });
+  let told = 0; // number of the notice that was shown last
   let shown = { rotate: 0, paused: false };
 
   async function send() {
@@ -55,10 +58,7 @@ function watch(canSend) {
   }
 
   if (canSend) offerCamera(send, () => link.wantPictures(true));
-  onButton((wish) => {
-    link.say({ do: wish });
-    if (wish === "save") toast("Saved where edgenet runs");
-  });
+  onButton((wish) => link.say({ do: wish }));
 }
 
 async function drawJpeg(jpeg, context) {
@@ -92,7 +92,8 @@ function showState({ top, raw, stats, paused, mirror }, age) {
 /** Run the model here, on this device's camera. */
 async function classifyHere(config) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  const held = { paused: false, mirror: false, rotate: 0 };
+  const held = { paused: false, mirror: config.mirror, rotate: config.rotate };
+  showHeld(held);
   const [ages, preprocess, inference, came] = [new Recent(), new Recent(), new Recent(), new Recent()];
   $("source").textContent = "this device’s camera";
   document.querySelector('[data-do="precision"]').hidden = true;

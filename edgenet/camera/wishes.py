@@ -1,0 +1,83 @@
+"""What the user asked of the camera, and what of it goes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edgenet.camera.pipeline import Settings
+from edgenet.camera.web.security import Tls
+from edgenet.errors import UsageError
+from edgenet.labels import Labels
+
+View = Literal["", "window", "web", "terminal", "none"]
+
+_ADB_REACHES = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # adb reverse ends at this machine's loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for; the fields are the command's options, "" and None where nothing was said."""
+
+    file: Path | None = None
+    source: str = ""
+    view: View = ""
+    record: Path | None = None
+    log: Path | None = None
+    threads: int | None = None
+    settings: Settings = field(default_factory=Settings)
+    mirror: bool = False
+    rotate: int = 0
+    labels: Labels | None = None
+    input_range: tuple[float, float] | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    token: str | None = None
+    tls: Tls | None = None
+    in_browser: bool = False
+    phone: bool = False
+    terminal_lives: bool | None = None
+
+    @property
+    def browsers_camera(self) -> bool:
+        """The pictures come from whoever opens the page."""
+        return self.in_browser or self.source == "browser" or (self.phone and not self.source)
+
+    def check(self) -> None:
+        """Raise UsageError, in one line, where wishes contradict each other."""
+        if self.rotate % 90:
+            raise UsageError(f"--rotate {self.rotate}: give 0, 90, 180 or 270")
+        if self.phone and self.view not in ("", "web"):
+            raise UsageError(f"--phone opens the page: it goes with --view web, not {self.view}")
+        if self.phone and self.host not in _ADB_REACHES:
+            raise UsageError(f"--phone reaches this machine's loopback, not {self.host}: leave --host out")
+        if self.source == "browser" and self.view not in ("", "web"):
+            raise UsageError(f"--source browser sends pictures from the page: it goes with --view web, not {self.view}")
+        if self.in_browser:
+            self._check_in_browser()
+
+    def _check_in_browser(self) -> None:
+        if self.view not in ("", "web") or self.source not in ("", "browser"):
+            raise UsageError(
+                "--in-browser runs the model in the page, on the camera there: leave --view and --source out"
+            )
+        if self.record or self.log:
+            raise UsageError("--in-browser keeps everything in the page: --record and --log need the model to run here")
+        if self.threads is not None:
+            raise UsageError("--in-browser runs on one thread of the page: leave --threads out")
+        if self.settings.region is not None:
+            raise UsageError("--in-browser shows the model the whole picture: --roi needs the model to run here")
+
+
+class Voice(Protocol):
+    """Where lines for the user go."""
+
+    def say(self, line: str) -> None:
+        """Something worth knowing."""
+
+    def warn(self, line: str) -> None:
+        """Something that is not as it should be."""
+
+    def error(self, line: str) -> None:
+        """Something failed."""

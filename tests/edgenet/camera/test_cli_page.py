@@ -1,0 +1,132 @@
+"""edgenet camera and its page, from the command line to a real Chromium with a camera of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgenet.camera.classifier import default_model
+from edgenet.image import decode
+from tests.devices.tiny_models import tiny_tflite, write
+
+from .browser import SHOWN, browser, clip, eventually, known_symbol, opened, playwright
+from .started import Started, lines
+
+CAMERA = ("--source", "browser", "--port", "0")
+
+
+@pytest.fixture(scope="module")
+def play() -> Iterator[Any]:
+    with playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def label(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A clip of a symbol that the embedded model knows, and its label."""
+    path = tmp_path_factory.mktemp("clip") / "symbol.mjpeg"
+    return path, known_symbol(path)[0]
+
+
+@pytest.fixture(scope="module")
+def chrome(play: Any, label: tuple[Path, str]) -> Iterator[Any]:
+    with browser(play, label[0]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str, Path]:
+    """Options that name a certificate, as people make one, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("for a certificate: apt install openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edgenet"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return "--tls-cert", certificate, "--tls-key", key
+
+
+def address(it: Started) -> str:
+    return str(it.wait(lambda: re.search(r"^open (https?://\S+)$", it.err, re.MULTILINE))[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_a_browsers_camera_sees_is_on_its_page_and_in_the_log(
+    chrome: Any, label: tuple[Path, str], tls: tuple[object, ...], tmp_path: Path, host: str
+) -> None:
+    """On this machine without TLS, from the network with it: both are what browsers give a camera to."""
+    log = tmp_path / "seen.jsonl"
+    far = host == "0.0.0.0"
+    options = ("--host", host, *(tls if far else ()), "--log", log)
+    with Started(tmp_path, *CAMERA, *options) as it:
+        url = address(it)
+        assert url.startswith("https://" if far else "http://127.0.0.1:")
+        assert ("?token=" in url) == far
+        with opened(chrome, url, ignore_https_errors=True) as page:
+            page.click("#camera")
+            page.until(f"{SHOWN} === {json.dumps(label[1])}")
+            eventually(lambda: [one["label"] for one in lines(log)][5:6] == [label[1]])
+            assert page.complaints == []
+        it.interrupt()
+        assert it.ends() == 0
+        assert "TLS" not in it.err
+    assert {one["raw_label"] for one in lines(log)} == {label[1]}
+
+
+@pytest.mark.slow
+def test_photographs_before_a_browsers_camera_get_their_own_names(play: Any, data: Path, tmp_path: Path) -> None:
+    file, names = (data / "foreign" / name for name in ("mobilenet_v2_1.0_224_quant.tflite", "imagenet_labels.txt"))
+    for photo, words in (("hot_dog.jpg", "hotdog"), ("sunflower.bmp", "daisy"), ("parrot.jpg", "macaw")):
+        log = tmp_path / f"{photo}.jsonl"
+        clip(tmp_path / "photo.mjpeg", decode(data / "photos" / photo))
+        with (
+            browser(play, tmp_path / "photo.mjpeg") as running,
+            Started(tmp_path, file, "--labels", names, *CAMERA, "--log", log) as it,
+            opened(running, address(it)) as page,
+        ):
+            page.click("#camera")
+            page.until(f"{SHOWN}?.includes({json.dumps(words)})")
+            assert words in eventually(lambda kept=log: lines(kept)[10:11])[0]["label"]
+
+
+def test_a_page_that_browsers_give_no_camera_is_warned_of(chrome: Any, tmp_path: Path) -> None:
+    with Started(tmp_path, *CAMERA, "--host", "0.0.0.0") as it:
+        url = address(it)
+        it.wait(lambda: "warning: browsers on other devices give a page without TLS no camera: give --tls" in it.err)
+        if "127.0.0.1" in url or "localhost" in url:
+            pytest.skip("this machine is in no network")
+        with opened(chrome, url) as page:  # so it is
+            page.click("#camera")
+            page.until("document.getElementById('banner').textContent.includes('--tls-cert')")
+
+
+def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> None:
+    model = write(tmp_path, "tiny.tflite", tiny_tflite())
+    toast = "document.getElementById('toast').textContent"
+    with Started(tmp_path, model, *CAMERA) as it, opened(chrome, address(it)) as page:
+        page.click("#camera")
+        page.until(f"{SHOWN}?.startsWith('class ')")
+        page.keyboard.press("p")
+        page.until(f"{toast}.includes('tiny.tflite has no sibling of another precision')")
+        page.keyboard.press("s")
+        page.until(f"{toast}.startsWith('saved 2')")
+        assert (tmp_path / page.evaluate(toast).removeprefix("saved ")).exists()
+
+
+def test_in_the_browser_options_reach_the_page(chrome: Any, label: tuple[Path, str], tmp_path: Path) -> None:
+    options = ("--port", "0", "--top", "2", "--mirror", "--rotate", "180", "--smooth", "0")
+    with Started(tmp_path, default_model(), "--in-browser", *options) as it, opened(chrome, address(it)) as page:
+        page.wait_for_selector(".mirrored")
+        page.click("#camera")
+        page.until("document.querySelectorAll('#labels li').length === 2")
+        config = page.evaluate("fetch('config.json').then((answer) => answer.json())")["model"]
+        known = {"rotate": 180, "mirror": True, "top": 2, "smooth_s": 0, "probabilities": True}
+        assert config.items() >= known.items()
+        assert page.complaints == []

@@ -1,0 +1,104 @@
+"""Ctrl-C ends it in under a second, wherever it was: opening a camera that hangs, or reading one that has stalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .started import Started, lines
+from .test_v4l2_source import Device
+
+_PICAMERA2 = """
+import time, numpy as np
+class Picamera2:
+    def create_video_configuration(self, main): return main
+    def configure(self, wanted): self.size = wanted["size"]
+    def start(self): self.given = 0
+    def capture_arrays(self, names, wait):
+        self.given += 1
+        time.sleep(0.03 if self.given < 20 else wait)
+        if self.given >= 20: raise TimeoutError
+        return [np.zeros((self.size[1], self.size[0], 3), np.uint8)], {}
+    def close(self): pass
+"""
+
+
+@contextmanager
+def deaf_rtsp_server() -> Iterator[tuple[str, threading.Event]]:
+    """Yield the address of a server that answers the first question alone, and an event: it was asked another."""
+    hangs = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve() -> None:
+            first, _ = door.accept()
+            first.recv(4096)
+            first.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nPublic: OPTIONS, DESCRIBE\r\n\r\n")
+            second, _ = door.accept()
+            with first, second:
+                second.recv(4096)
+                hangs.set()
+                second.recv(4096)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"rtsp://127.0.0.1:{door.getsockname()[1]}/live", hangs
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_while_a_camera_is_being_opened_that_does_not_answer(tmp_path: Path, how: int) -> None:
+    with (
+        deaf_rtsp_server() as (address, hangs),
+        Started(tmp_path, "--source", address, "--view", "none", "--json") as it,
+    ):
+        it.wait(hangs.is_set)
+        time.sleep(0.3)  # FFMPEG waits now
+        it.process.send_signal(how)
+        assert it.ends(1) == 130
+        assert it.err.count("\n") == 1
+        assert "interrupted" in it.err
+        assert it.out == ""
+
+
+def test_while_the_model_does_not_open(tmp_path: Path) -> None:
+    with Started(tmp_path, "--source", "browser", "--json") as it:
+        children = Path(f"/proc/{it.process.pid}/task/{it.process.pid}/children")
+        child = int(it.wait(lambda: children.read_text().split())[0])
+        os.kill(child, signal.SIGSTOP)  # long before it has imported its runtime
+        time.sleep(0.5)
+        it.interrupt()
+        assert it.ends(1) == 130
+        assert it.err.count("\n") == 1
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_while_a_device_has_stalled(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    log = tmp_path / "seen.jsonl"
+    own = {"LD_PRELOAD": str(device.library), "V4L2_DEVICE": str(device.folder)}
+    with Started(tmp_path, "--source", "3", "--view", "none", "--log", log, "--json", **own) as it:
+        it.wait(lambda: len(lines(log)) > 5)
+        device.set("stalled")
+        time.sleep(0.4)  # OpenCV waits now, for two seconds
+        it.interrupt()
+        assert it.ends(1) == 0
+        assert it.err == ""
+        assert it.document["frames"] == len(lines(log))
+
+
+def test_while_a_camera_module_has_stalled(tmp_path: Path) -> None:
+    (tmp_path / "picamera2.py").write_text(_PICAMERA2)
+    log = tmp_path / "seen.jsonl"
+    own = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    with Started(tmp_path, "--source", "picamera2", "--view", "none", "--log", log, "--json", **own) as it:
+        it.wait(lambda: len(lines(log)) > 5)
+        time.sleep(1.0)
+        it.interrupt()
+        assert it.ends(1) == 0
+        assert it.document["frames"] == len(lines(log))
