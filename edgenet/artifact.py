@@ -59,7 +59,7 @@ class Input:
         height: pixels.
         width: pixels.
         dtype: "uint8" in every file made here: raw bytes.
-        layout: "NHWC", batch 1.
+        layout: "NHWC", batch 1; of some foreign files "NCHW".
         colour: "RGB".
         scale: the network inside reads level * scale + offset.
         offset: see scale.
@@ -235,7 +235,8 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
         EdgenetError: the file is no image classifier.
     """
     image, scores = info.inputs[0], info.outputs[0]
-    if len(info.inputs) != 1 or len(image.shape) != 4 or image.shape[0] != 1 or image.shape[3] != 3:
+    layout = _layout(image.shape)
+    if len(info.inputs) != 1 or not layout:
         raise EdgenetError(f"{path}: its input is {list(image.shape)}, not one RGB image [1, height, width, 3]")
     if len(scores.shape) < 2 or scores.shape[-1] < 2:
         raise EdgenetError(f"{path}: its output is {list(scores.shape)}, not one score a class [1, classes]")
@@ -245,9 +246,9 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
             f"{path} takes {image.dtype} and does not say of what range; give --input-range 0..255 | 0..1 | -1..1"
         )
     scale, offset = input_range or (1.0, 0.0)
-    height, width = image.shape[1:3]
+    height, width = image.shape[1:3] if layout == "NHWC" else image.shape[2:]
     prep = Preprocessing(height, width)
-    eats = Input(height, width, image.dtype, "NHWC", "RGB", scale, offset, prep.crop, prep.interpolation, prep.sha256())
+    eats = Input(height, width, image.dtype, layout, "RGB", scale, offset, prep.crop, prep.interpolation, prep.sha256())
     classes = scores.shape[-1]
     labels = info.labels or ()
     if labels == tuple(str(index) for index in range(classes)):
@@ -267,6 +268,13 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
         command="",
     )
     return Artifact(path, manifest)
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    """Tell where an input of one RGB image has its channels: "NHWC", or "NCHW" as PyTorch exports it; "" of no such."""
+    if len(shape) != 4 or shape[0] != 1 or 3 not in (shape[1], shape[3]):
+        return ""
+    return "NHWC" if shape[3] == 3 else "NCHW"
 
 
 def to_json(manifest: Manifest) -> str:

@@ -180,7 +180,14 @@ def scorer(subject: Artifact, workers: int | None = None) -> Iterator[Scorer]:
 
 
 def _prepared(pool: ModelPool, subject: Artifact) -> Scorer:
-    """Give a file its input in its own dtype; the files made here take the pixels as they are."""
+    """Give a file its input in its own layout and dtype; the files made here take the pixels as they are."""
+    scores = _in_its_dtype(pool, subject)
+    if subject.manifest.input.layout == "NHWC":
+        return scores
+    return lambda images: scores(batch.transpose(0, 3, 1, 2) for batch in images)
+
+
+def _in_its_dtype(pool: ModelPool, subject: Artifact) -> Scorer:
     eats, tensor = subject.manifest.input, pool.info.inputs[0]
     real = np.arange(256, dtype=np.float32) * np.float32(eats.scale) + np.float32(eats.offset)  # of each level
     if eats.dtype == "float32":

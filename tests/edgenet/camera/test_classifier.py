@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from devices.errors import DeviceError, ModelCrashed, ModelUnreadable
 from devices.model_process import ModelProcess
+from edgenet import prove
 from edgenet.camera.classifier import FileClassifier, default_model, sibling
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing, decode, fit
@@ -25,19 +26,20 @@ from tests.devices.tiny_models import LABELS, expected, tiny_onnx, tiny_tflite, 
 from tests.edgenet.conftest import Edgenet
 
 
-def float_onnx(folder: Path, labels: str | None = '["red", "green", "blue"]') -> Path:
-    """Write float32 [1, 8, 8, 3] in 0..1 -> logits [1, 3]: the means times 4."""
+def float_onnx(folder: Path, labels: str | None = '["red", "green", "blue"]', channels_first: bool = False) -> Path:
+    """Write float32 [1, 6, 8, 3] (or [1, 3, 6, 8]) in 0..1 -> logits [1, 3]: the means times 4."""
     import onnx
     from onnx import TensorProto, helper
 
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 8, 8, 3])
+    shape, sides = ([1, 3, 6, 8], [2, 3]) if channels_first else ([1, 6, 8, 3], [1, 2])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
     answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 3])
     nodes = [
         helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
         helper.make_node("Mul", ["means", "four"], ["answer"]),
     ]
     constants = [
-        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("axes", TensorProto.INT64, [2], sides),
         helper.make_tensor("four", TensorProto.FLOAT, [], [4.0]),
     ]
     graph = helper.make_graph(nodes, "colours", [image], [answer], constants)
@@ -45,7 +47,7 @@ def float_onnx(folder: Path, labels: str | None = '["red", "green", "blue"]') ->
     if labels:
         helper.set_model_props(model, {"labels": labels})
     onnx.checker.check_model(model)
-    return write(folder, "float.onnx", model.SerializeToString())
+    return write(folder, f"float{'_nchw' if channels_first else ''}.onnx", model.SerializeToString())
 
 
 def camera_picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
@@ -103,6 +105,39 @@ def test_a_file_of_floats_gets_them_and_logits_become_probabilities(tmp_path: Pa
         assert dim.argmax() == 0
     finally:
         classifier.close()
+    unlit = FileClassifier(path, threads=1, input_range=(1 / 255, 0.0))
+    try:  # even if it has shown no others yet: probabilities add up to 1
+        assert unlit.classify(image // 8).probabilities == pytest.approx(dim)
+    finally:
+        unlit.close()
+
+
+def test_channels_first_is_given_channels_first(tmp_path: Path) -> None:
+    files = [float_onnx(tmp_path, channels_first=channels_first) for channels_first in (False, True)]
+    classifiers = [FileClassifier(file, threads=1, input_range=(1 / 255, 0.0)) for file in files]
+    try:
+        for seed in range(5):
+            last, first = (one.classify(camera_picture(seed)).probabilities for one in classifiers)
+            assert first == pytest.approx(last, abs=1e-6)
+    finally:
+        for classifier in classifiers:
+            classifier.close()
+    subjects = [prove.open_artifact(file, "0..1") for file in files]
+    assert [one.manifest.input.preprocessing for one in subjects] == [Preprocessing(6, 8)] * 2
+    batch = np.random.default_rng(3).integers(0, 256, (4, 6, 8, 3), dtype=np.uint8)
+    rows = []
+    for subject in subjects:
+        with prove.scorer(subject, 1) as scores:
+            rows.append(np.concatenate(list(scores([batch]))))
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
+def test_labels_cannot_command_a_terminal(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.tflite", with_labels(tiny_tflite(), "\x1b]0;owned\x07red\ngrün\nb\u202elue".encode()))
+    for given_ in (None, Labels(("\x1b]0;owned\x07red", "grün", "b\u202elue"))):
+        classifier = FileClassifier(path, threads=1, labels=given_)
+        classifier.close()
+        assert classifier.labels == ("\ufffd]0;owned\ufffdred", "grün", "b\ufffdlue")
 
 
 def test_labels_come_from_the_user_else_from_the_file_else_they_are_numbers(tmp_path: Path) -> None:
