@@ -65,6 +65,7 @@ class Recording:
         self._paused_at: float | None = None
         self._start_s: float | None = None
         self._previous: Pixels | None = None
+        self._told = False  # that it failed
         self._thread = threading.Thread(target=self._run, name="edgenet-recording", daemon=True)
         self._thread.start()
 
@@ -114,11 +115,19 @@ class Recording:
                     self._video.write(shot.picture)
                 elif not (self._over.is_set() and self._video.frames):  # who quits does not wait for a slow encoder
                     self._keep_time(shot)
-        except EdgenetError as exc:
-            self._over.set()
-            self._failed(str(exc))
-        finally:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, nobody shall wait for this thread
+            self._fail(exc)
+        try:
             self._video.close()
+        except Exception as exc:  # noqa: BLE001
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        """End the recording, and say so once: in its own words, or else what went wrong with which file."""
+        told, self._told = self._told, True
+        self._over.set()
+        if not told:
+            self._failed(str(exc) if isinstance(exc, EdgenetError) else self._video.broken(exc))
 
     def _keep_time(self, shot: _Shot) -> None:
         """Write a picture at its time, and the one before it until then."""
@@ -165,11 +174,23 @@ class _Video:
         self.frames += 1
 
     def close(self) -> None:
-        """Write the index, and give the file its name; without a picture there is none."""
-        if self._writer is not None:
-            self._writer.release()
+        """Write the index, and give the file its name; without a picture there is none. Raises EdgenetError."""
+        if self._writer is None:
+            self._partial.unlink(missing_ok=True)
+            return
+        self._writer.release()
+        try:
+            with self._partial.open("rb+") as file:
+                os.fsync(file.fileno())
             self._partial.replace(self._path)
-        self._partial.unlink(missing_ok=True)
+        except OSError as exc:
+            left = f"it is left in {self._partial}" if self._partial.exists() else "it is lost"
+            raise EdgenetError(f"{self._path}: the recording cannot be put there ({exc.strerror}); {left}") from exc
+
+    def broken(self, exc: Exception) -> str:
+        """Say in one line that this went wrong with the file."""
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else " ".join(str(exc).split())
+        return f"{self._path}: the recording breaks off ({why}): make room or choose another folder"
 
     def _open(self, picture: Pixels) -> None:
         import cv2

@@ -186,6 +186,22 @@ def test_a_log_that_takes_no_more_ends_what_nobody_looks_at(camera: MjpegCamera,
         assert "the log ends here (No space left on device)" in it.err
 
 
+def test_a_recording_that_breaks_off_does_not_end_the_log(camera: MjpegCamera, tmp_path: Path) -> None:
+    log, stick = tmp_path / "seen.jsonl", tmp_path / "stick"
+    stick.mkdir()
+    options = ("--view", "none", "--log", log, "--record", stick / "out.mp4", "--json")
+    with Started(tmp_path, "--source", camera.url, *options) as it:
+        it.wait(lambda: len(lines(log)) > 10)
+        shutil.rmtree(stick)
+        it.wait(lambda: "the recording breaks off (No such file or directory)" in it.err)
+        count = len(lines(log))
+        it.wait(lambda: len(lines(log)) > count + 10)
+        it.interrupt()
+        assert it.ends() == 1
+        assert it.err.count("\n") == 1
+        assert it.document["complete"] is False
+
+
 # Views.
 
 
@@ -431,7 +447,8 @@ def test_two_opencvs_that_overwrite_each_other_are_named_with_the_cure(clip: Pat
 # Light.
 
 
-def test_it_runs_without_tensorflow(clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("view", ["none", "terminal", "web"])
+def test_it_runs_without_tensorflow(clip: Path, tmp_path: Path, view: str) -> None:
     """What is not installed on a Raspberry Pi cannot be imported here either."""
     code = """
 import sys
@@ -445,7 +462,7 @@ main()
 """
     log = tmp_path / "seen.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", code, "camera", "--source", clip, "--view", "none", "--log", log],
+        [sys.executable, "-c", code, "camera", "--source", clip, "--view", view, "--log", log],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

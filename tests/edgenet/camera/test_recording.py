@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -212,6 +213,54 @@ def test_a_disk_that_is_full_already_is_said_at_once() -> None:
     done = small_disk(1, sys.executable, "-c", FULL, "/mnt/out.mp4", "live")
     assert done.returncode == 1
     assert "the disk is full, nothing is recorded" in done.stderr
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_folder_that_goes_away_is_one_line_and_holds_nobody_up(tmp_path: Path, live: bool) -> None:
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    said: list[str] = []
+    recording = Recording(folder / "out.mp4", Painter(), live=live, failed=said.append)
+
+    def show() -> None:
+        for number in range(60):
+            recording.show(update(picture(number, 320, 240), number))
+            time.sleep(0.01)
+            if number == 20:
+                shutil.rmtree(folder)
+        recording.close()
+
+    showing = threading.Thread(target=show, daemon=True)
+    showing.start()
+    showing.join(10)
+    assert not showing.is_alive()
+    assert said == [
+        f"{folder}/out.mp4: the recording breaks off (No such file or directory): make room or choose another folder"
+    ]
+
+
+def test_a_name_that_is_taken_meanwhile_is_one_line_and_the_recording_is_left(tmp_path: Path) -> None:
+    said: list[str] = []
+    recording = Recording(tmp_path / "out.mp4", Painter(), live=False, failed=said.append)
+    recording.show(update(picture(9, 320, 240)))
+    (tmp_path / "out.mp4").mkdir()
+    recording.close()
+    (line,) = said
+    assert line.startswith(f"{tmp_path}/out.mp4: the recording cannot be put there (Is a directory); it is left in ")
+    assert len(frames_of(Path(line.rpartition(" ")[2]))[0]) == 1
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="for system calls: apt install strace")
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgenet.camera.overlay import Painter; "
+        "from edgenet.camera.recording import Recording; from tests.edgenet.camera.stand_ins import picture, update; "
+        "one = Recording(Path(sys.argv[1]), Painter(), live=False); one.show(update(picture(9, 320, 240))); one.close()"
+    )
+    traced = ["strace", "-f", "-e", "trace=fsync,rename", "-o", tmp_path / "calls"]
+    subprocess.run([*traced, sys.executable, "-c", code, tmp_path / "out.mp4"], check=True)
+    calls = (tmp_path / "calls").read_text()
+    assert 0 <= calls.find("fsync(") < calls.find("out.mp4")
 
 
 # The log.
