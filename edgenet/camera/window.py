@@ -117,7 +117,8 @@ class Window:
         if self._size is None:
             return
         key = self._cv2.pollKey()
-        if key != -1 and key & 0xFF:
+        # Above 16 bits GTK says which modifiers were held; of special keys (arrows: 0xFF51) the lower byte is a letter.
+        if key != -1 and 0 < key & 0xFFFF <= 0xFF:
             press(self._controls, chr(key & 0xFF))
         if not self._is_open():
             self._controls.quit.set()
