@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.camera.live_source import LiveSource, Lost, Shot
-from edgenet.camera.opencv import environment, opencv, to_bgr
+from edgenet.camera.live_source import STALLED_S, LiveSource, Lost, Shot
+from edgenet.camera.opencv import decode_jpeg, environment, opencv, to_bgr
 from edgenet.errors import SourceError
+from edgenet.image import Pixels
 
 SIZE = (1280, 720)  # width, height: what is asked for where nobody says; the camera takes the nearest it has
 
@@ -69,28 +70,46 @@ class DeviceCamera:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._size[0])
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._size[1])
+            # OpenCV gives the picture before where one is spoilt: so MJPG is asked for as it comes, and decoded here.
+            if self._linux and int(self._capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"MJPG"):
+                self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
             try:
                 self._first = self.read()
             except Lost as exc:
                 if self._linux:
                     check(self._path)
                 cure = "unplug it and plug it in again, at the computer itself rather than at a hub"
-                raise Lost("it opens, but gives no picture", cure) from exc
+                spoilt = "cannot be decoded" in exc.why
+                raise Lost(f"it opens, but {exc.why}" if spoilt else "it opens, but gives no picture", cure) from exc
 
     def read(self) -> Shot:
-        """Wait for the next picture; its time is the driver's own where that is sensible."""
+        """Wait for the next picture that can be decoded; its time is the driver's own where that is sensible."""
         if self._capture is None:
             raise Lost("it is closed")
         first, self._first = self._first, None
         if first:
             return first
-        if not self._capture.grab():
-            raise Lost(self._gone())
-        captured_ns = self._stamp(time.monotonic_ns())
-        done, image = self._capture.retrieve()
-        if not done:
-            raise Lost("its picture cannot be decoded")
-        return Shot(captured_ns, to_bgr(np.asarray(image)))
+        until = time.monotonic() + STALLED_S
+        while time.monotonic() < until:
+            if not self._capture.grab():
+                raise Lost(self._gone())
+            captured_ns = self._stamp(time.monotonic_ns())
+            image = self._picture()
+            if image is not None:  # bad cables and hubs spoil one now and then
+                return Shot(captured_ns, image)
+        raise Lost("its pictures cannot be decoded", "try another cable or port")
+
+    def _picture(self) -> Pixels | None:
+        """Decode what was grabbed; None where it is damaged."""
+        try:
+            done, image = self._capture.retrieve()
+            if not done or image is None:
+                return None
+            if image.ndim == 2 and 1 in image.shape:  # a JPEG's bytes; some drivers pad them
+                return decode_jpeg(image.tobytes().rstrip(b"\0"))
+            return to_bgr(np.asarray(image))
+        except (opencv().error, ValueError):
+            return None
 
     def interrupt(self) -> None:
         """There is no way: OpenCV waits for its own timeout."""

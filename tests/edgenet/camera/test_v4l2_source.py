@@ -28,7 +28,8 @@ try:
     say("opened", source.name)
     for item in source.frames(stop):
         if isinstance(item, Frame):
-            say("frame", item.id, item.image.shape, item.image[9, 9].tolist(), time.monotonic_ns() - item.captured_ns)
+            age = time.monotonic_ns() - item.captured_ns
+            say("frame", item.id, item.image.shape, item.image[9, 9].tolist(), age, item.captured_ns)
         else:
             say("trouble", item.text)
     source.close()
@@ -144,6 +145,47 @@ def test_a_device_that_stalls_is_noticed(device: Device) -> None:
         device.unset("stalled")
         viewer.next("frame")
         device.set("stalled")  # and ends in the middle of that, without a crash
+
+
+@pytest.mark.parametrize("kind", ["cut short", "half", "noise", "nothing"])
+def test_pictures_that_are_spoilt_are_left_out(device: Device, kind: str) -> None:
+    whole = (device.folder / "1280x720.jpg").read_bytes()
+    noise = np.random.default_rng(0).bytes(4000)
+    spoilt = {"cut short": whole[:500], "half": whole[: len(whole) // 2], "noise": noise, "nothing": b""}[kind]
+    with device.open("3") as viewer:
+        for _ in range(5):
+            viewer.next("frame")
+        opened = (device.folder / "log").read_text()
+        (device.folder / "spoilt.new").write_bytes(spoilt)
+        (device.folder / "spoilt.new").rename(device.folder / "spoilt")
+        first = time.monotonic_ns()
+        time.sleep(0.7)
+        last = time.monotonic_ns()
+        device.unset("spoilt")
+        end = time.monotonic() + 1
+        said = []
+        assert viewer.process.stdout
+        while time.monotonic() < end:
+            said.append((time.monotonic_ns(), json.loads(viewer.process.stdout.readline())))
+        assert {one[0] for _, one in said} == {"frame"}  # and no trouble
+        assert all(one[2] == [720, 1280, 3] for _, one in said)
+        taken = [captured for _, (*_, captured) in said]
+        assert not [at for at in taken if first + 0.1e9 < at < last], "an older picture in a spoilt one's place"
+        assert len([at for at in taken if at > last]) > 10
+        assert (device.folder / "log").read_text() == opened  # nor was it opened again
+
+
+def test_a_device_whose_pictures_stay_spoilt_is_noticed_and_comes_back(device: Device) -> None:
+    with device.open("3") as viewer:
+        viewer.next("frame")
+        (device.folder / "spoilt").write_bytes(b"\xff\xd8 noise")
+        assert viewer.next("trouble")[1] < 3
+        assert "its pictures cannot be decoded" in viewer.next("trouble")[0][0]
+        device.unset("spoilt")
+        viewer.next("frame")
+    (device.folder / "spoilt").write_bytes(b"\xff\xd8 noise")
+    with device.open("3") as viewer:
+        assert "it opens, but its pictures cannot be decoded; unplug it" in viewer.next("refused")[0][0]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
  *     V4L2_DEVICE=folder LD_PRELOAD=device.so python ...
  *
  * The folder says how it behaves: the camera is there while "plugged" exists; "busy", "denied" and "stalled" are what
- * they say; "raw" makes a Raspberry Pi's sensor of it. Its pictures are "1280x720.jpg" and "640x480.jpg", 30 a second,
+ * they say; while "spoilt" exists its bytes are each picture; "raw" makes a Raspberry Pi's sensor of it. Its pictures are "1280x720.jpg" and "640x480.jpg", 30 a second,
  * stamped with CLOCK_MONOTONIC. It takes MJPG and YUYV, and writes what formats it was set to into "log".
  */
 #define _GNU_SOURCE
@@ -157,7 +157,10 @@ static int dequeue(int fd, struct v4l2_buffer *buffer) {
         return fail(EAGAIN);
     next_buffer = (index + 1) % BUFFERS;
     queued[index] = 0;
-    snprintf(path, sizeof path, "%s/%ux%u.jpg", getenv("V4L2_DEVICE"), width, height);
+    if (is("spoilt"))
+        snprintf(path, sizeof path, "%s/spoilt", getenv("V4L2_DEVICE"));
+    else
+        snprintf(path, sizeof path, "%s/%ux%u.jpg", getenv("V4L2_DEVICE"), width, height);
     FILE *file = fopen(path, "rb");
     buffer->bytesused = file ? (unsigned)fread(buffers[index], 1, LENGTH, file) : 0;
     if (file)
