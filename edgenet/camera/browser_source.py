@@ -33,10 +33,12 @@ class FrameInbox:
 
     Attributes:
         refused: how many were no JPEG of a size that is taken; garbage found later, while decoding, included.
+        dropped: how many gave way to the next.
     """
 
     def __init__(self) -> None:
         self.refused = 0
+        self.dropped = 0
         self._slot: Slot[_Jpeg] = Slot()
         self._lock = threading.Lock()
         self._next = 0
@@ -48,7 +50,7 @@ class FrameInbox:
             return None
         with self._lock:
             number, self._next = self._next, self._next + 1
-        self._slot.put(_Jpeg(number, time.monotonic_ns(), data))
+            self.dropped += self._slot.put(_Jpeg(number, time.monotonic_ns(), data))
         return number
 
     def take(self, timeout_s: float) -> _Jpeg | None:
@@ -83,6 +85,11 @@ class BrowserSource:
     def name(self) -> str:
         """The camera, and its size once known."""
         return f"browser camera{self._size}"
+
+    @property
+    def dropped(self) -> int:
+        """How many pictures gave way to the next."""
+        return self.inbox.dropped
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
         """Yield pictures as they come; see Source. It ends when it is closed, too."""

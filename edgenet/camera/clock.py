@@ -13,6 +13,7 @@ from edgenet.camera.classifier import Card
 from edgenet.camera.frame import Stats
 
 WINDOW_NS = 2_000_000_000
+_WARMS_S = 5.0  # how often the temperature is read: on a Raspberry Pi that starts a program
 _KEPT = 600  # entries of a series: memory is bounded, however fast a clip runs
 
 
@@ -74,7 +75,7 @@ class Clock:
             self._inference.add(now, inference_ns)
 
     def shown(self, captured_ns: int) -> None:
-        """Note that the answer to the frame of that time is handed to the sinks now."""
+        """Note that the sinks have shown the answer to the frame of that time."""
         with self._lock:
             now = self._now_ns()
             self._ages.add(now, now - captured_ns)
@@ -109,10 +110,13 @@ class Clock:
 
 
 class Thermometer:
-    """The processor's temperature, read once a second in a thread of its own; None where it does not tell."""
+    """The processor's temperature, read now and then in a thread of its own; None where it does not tell."""
 
-    def __init__(self, read: Callable[[], float | None] = lambda: machine_state().temperature_c) -> None:
+    def __init__(
+        self, read: Callable[[], float | None] = lambda: machine_state().temperature_c, every_s: float = _WARMS_S
+    ) -> None:
         self.temperature_c: float | None = None
+        self._every_s = every_s
         self._read = read
 
     def start(self, stop: threading.Event) -> None:
@@ -121,7 +125,7 @@ class Thermometer:
 
     def _run(self, stop: threading.Event) -> None:
         self.temperature_c = self._read()
-        while self.temperature_c is not None and not stop.wait(1.0):
+        while self.temperature_c is not None and not stop.wait(self._every_s):
             self.temperature_c = self._read()
 
 

@@ -72,6 +72,7 @@ class PictureSource:
     """Pictures as a Source; one that cannot be decoded is told as Trouble and left out."""
 
     live = False
+    dropped = 0
     fps: float | None = None
 
     def __init__(self, shown: str, files: Sequence[Path]) -> None:
@@ -115,6 +116,7 @@ class ClipSource:
     """
 
     live = False
+    dropped = 0
 
     def __init__(self, path: Path, shown: str) -> None:
         cv2 = opencv()

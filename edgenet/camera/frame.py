@@ -45,6 +45,10 @@ class Source(Protocol):
     def live(self) -> bool:
         """Pictures do not wait: those that come too fast are dropped. Of a file, none is."""
 
+    @property
+    def dropped(self) -> int:
+        """How many pictures came and gave way to the next before they were frames."""
+
     def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
         """Yield pictures as they come, until `stop` is set or a file ends; looks at `stop` at least every 0.2 s.
 
@@ -90,9 +94,9 @@ class Stats:
 
     Attributes:
         camera_fps, inference_fps: frames that came, and frames that were answered, a second.
-        age_p50_ms, age_p95_ms: from a frame's arrival to its answer being handed to the sinks.
+        age_p50_ms, age_p95_ms: from a frame's arrival to the sinks having shown its answer.
         preprocess_ms, inference_ms, draw_ms: medians.
-        dropped: frames that came and were never answered, since the start.
+        dropped: pictures that came and were never answered, since the start.
         temperature_c: of the processor; None where it does not tell.
         model, precision, runtime: of the file that answers; threads: of one inference.
         source: its name. trouble: why there are no pictures; "" while there are.

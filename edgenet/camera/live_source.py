@@ -82,6 +82,7 @@ class LiveSource:
     live = True
 
     def __init__(self, camera: Camera) -> None:
+        self.dropped = 0
         self._camera = camera
         self._size = ""
         self._next = 0  # id of the next frame
@@ -181,6 +182,7 @@ class LiveSource:
         with self._changed:
             if self._waiting and type(self._waiting[-1]) is type(item):
                 self._waiting[-1] = item
+                self.dropped += isinstance(item, Shot)
             else:
                 self._waiting.append(item)
             self._changed.notify_all()

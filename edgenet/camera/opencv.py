@@ -15,6 +15,8 @@ import numpy.typing as npt
 from edgenet.errors import SourceError
 from edgenet.image import MAX_PIXELS, Pixels
 
+_DEPTHS = (10, 12, 14, 16)  # of cameras that give more than 8 bits, in the lower ones of 16
+
 _environment = threading.Lock()
 
 # Start of frame: where a JPEG says its size. C4, C8 and CC lie between them and are something else.
@@ -57,10 +59,12 @@ def to_bgr(image: npt.NDArray[Any]) -> Pixels:
     """Return a picture as uint8 BGR [h, w, 3]; as it is where it is that already.
 
     image: grey [h, w] or [h, w, 1], BGR, or BGR with a fourth channel, which is dropped; uint8, or uint16, of which the
-    high byte is kept. Raises ValueError for anything else.
+    highest 8 bits are kept that a camera of 10, 12, 14 or 16 bits uses. Raises ValueError for anything else.
     """
     if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        used = int(image.max(initial=0)).bit_length()
+        bits = next(depth for depth in _DEPTHS if used <= depth)
+        image = (image >> (bits - 8)).astype(np.uint8)
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:

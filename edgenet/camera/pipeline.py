@@ -6,16 +6,17 @@ each stage waits for the next.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from devices.errors import DeviceError
 from edgenet.camera.classifier import Classifier, Tell
 from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Answer, Controls, Frame, Sink, Slot, Source, Stats, Trouble, Update
+from edgenet.camera.settings import Settings
 from edgenet.camera.smoothing import Smoother, one, ranked
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels
@@ -26,36 +27,6 @@ _SILENT_NS = 2_500_000_000  # without a picture, until the screen says so, where
 _FAREWELL_S = 0.6  # for the threads to end
 
 _TURNS = {90: "ROTATE_90_CLOCKWISE", 180: "ROTATE_180", 270: "ROTATE_90_COUNTERCLOCKWISE"}
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """What the model is shown of a picture, in pixels of the picture as it is after rotation."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.x},{self.y},{self.width},{self.height}"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What does not change while the camera runs.
-
-    Attributes:
-        top: how many classes are listed.
-        smooth_s: time constant of the average; 0: none. Pictures that are no film are not averaged.
-        region: what the model is shown; None: all.
-        pace: show a clip at its own rate, where its source tells it, and not as fast as the model goes.
-    """
-
-    top: int = 5
-    smooth_s: float = 0.5
-    region: Region | None = None
-    pace: bool = False
 
 
 class Pipeline:
@@ -155,25 +126,32 @@ class Pipeline:
     # The inference thread.
 
     def _infer(self) -> None:
-        seen: Frame | None = None
+        newest: Frame | None = None  # as it came
+        turn = 0
         while not self._stop.is_set():
             toggled = self._toggle()
             if self._controls.paused:
-                if toggled and seen is not None:  # the same picture, seen by the other precision
-                    self._answer(seen)
+                if newest is not None and (toggled or turn != self._controls.rotate):  # the same picture, seen anew
+                    turn = self._controls.rotate
+                    self._smoother.reset()
+                    self._see(newest, turn)
                 self._stop.wait(_POLL_S)
                 continue
             frame = self._frames.take(_POLL_S)
             if frame is not None:
-                began = time.perf_counter_ns()
-                cut = self._cut(frame, first=seen is None)
-                if cut is not None:
-                    seen = cut
-                    self._answer(cut, time.perf_counter_ns() - began)
+                turn = self._controls.rotate
+                self._see(frame, turn, first=newest is None)
+                newest = frame
             elif self._frames.finished:
                 return
 
-    def _answer(self, frame: Frame, cutting_ns: int = 0) -> None:
+    def _see(self, frame: Frame, turn: int, *, first: bool = False) -> None:
+        began = time.perf_counter_ns()
+        cut = self._cut(frame, turn, first=first)
+        if cut is not None:
+            self._answer(cut, time.perf_counter_ns() - began)
+
+    def _answer(self, frame: Frame, cutting_ns: int) -> None:
         scores = self._classifier.classify(frame.image)
         preprocess_ns = cutting_ns + scores.preprocess_ns
         raw, labels = scores.probabilities, self._classifier.labels
@@ -185,13 +163,13 @@ class Pipeline:
         answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
         self._answers.put(answer, wait=None if self._source.live else self._stop)
 
-    def _cut(self, frame: Frame, *, first: bool) -> Frame | None:
+    def _cut(self, frame: Frame, turn: int, *, first: bool) -> Frame | None:
         """Rotate a frame and cut it to the region of interest; None, and trouble, where that no longer lies in it."""
-        image, turn, region = frame.image, self._controls.rotate % 360, self._settings.region
-        if turn in _TURNS:
+        image, region = frame.image, self._settings.region
+        if turn % 360 in _TURNS:
             import cv2
 
-            image = cast(Pixels, cv2.rotate(image, getattr(cv2, _TURNS[turn])))
+            image = cast(Pixels, cv2.rotate(image, getattr(cv2, _TURNS[turn % 360])))
         if region is not None:
             height, width = image.shape[:2]
             image = image[region.y : region.y + region.height, region.x : region.x + region.width]
@@ -223,7 +201,6 @@ class Pipeline:
             answer = self._answers.take(_POLL_S)
             if answer is not None:
                 self._newest = answer
-                self._clock.shown(answer.frame.captured_ns)
                 self._show()
             elif self._answers.finished:
                 return
@@ -234,6 +211,8 @@ class Pipeline:
                 if self._newest is not None:
                     self._save(self._newest)
             self._pump()
+            if answer is not None and not self._controls.paused:  # what was seen anew in a pause is as old as the pause
+                self._clock.shown(answer.frame.captured_ns)
 
     def _refresh(self) -> None:
         """Tell the sinks what has changed since the last answer; of a live source also that time goes by."""
@@ -251,9 +230,10 @@ class Pipeline:
         self._shown_ns = time.monotonic_ns()
 
     def _stats(self) -> Stats:
-        return self._clock.stats(
+        stats = self._clock.stats(
             self._classifier.card, self._source.name, self._trouble_now(), self._thermometer.temperature_c
         )
+        return dataclasses.replace(stats, dropped=stats.dropped + self._source.dropped)
 
     def _trouble_now(self) -> str:
         """What the source says is wrong, or that it is silent."""

@@ -12,6 +12,11 @@ from edgenet.camera.classifier import Tell
 from edgenet.camera.frame import Answer
 from edgenet.errors import EdgenetError
 
+MOST = 1000
+"""Stills of one run: anybody who sees the page can ask for them."""
+
+_AT_ONCE = 2
+
 
 class Stills:
     """Saves answers' pictures into a folder, in a thread of its own: PNG, losslessly, without what is drawn over them.
@@ -20,15 +25,22 @@ class Stills:
     """
 
     def __init__(self, folder: Path, tell: Tell = lambda _: None) -> None:
+        self._left = MOST
         self._folder = folder
         self._tell = tell
         self._threads: list[threading.Thread] = []
 
     def save(self, answer: Answer) -> None:
         """Save one; returns at once."""
+        self._threads = [one for one in self._threads if one.is_alive()]
+        if len(self._threads) >= _AT_ONCE:
+            return self._tell("the stills before are still being saved: this one is not")
+        if not self._left:
+            return self._tell(f"{MOST} stills were saved, which is all of one run: start edgenet camera again")
+        self._left -= 1
         thread = threading.Thread(target=self._save, args=(answer,), name="edgenet-still")
-        self._threads = [one for one in self._threads if one.is_alive()] + [thread]
-        thread.start()
+        self._threads.append(thread)
+        return thread.start()
 
     def close(self) -> None:
         """Wait until all are saved."""

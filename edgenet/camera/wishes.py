@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from edgenet.camera.pipeline import Settings
+from edgenet.camera.settings import Settings
 from edgenet.camera.web.security import Tls
 from edgenet.errors import UsageError
 from edgenet.labels import Labels

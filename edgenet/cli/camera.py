@@ -15,7 +15,7 @@ from edgenet.cli import options, terminal
 from edgenet.cli.terminal import show_json, verb
 
 if TYPE_CHECKING:
-    from edgenet.camera.pipeline import Region
+    from edgenet.camera.settings import Region
     from edgenet.camera.web.security import Tls
 
 
@@ -119,7 +119,7 @@ def camera(
 ) -> None:
     """Classify what a camera sees, live. Keys: q quit, space pause, m mirror, r rotate, s save, p precision."""
     from edgenet.camera import session
-    from edgenet.camera.pipeline import Settings
+    from edgenet.camera.settings import Settings
     from edgenet.camera.wishes import Wishes
     from edgenet.errors import UsageError
 
@@ -155,7 +155,7 @@ def camera(
 
 
 def _region(text: str) -> Region | None:
-    from edgenet.camera.pipeline import Region
+    from edgenet.camera.settings import Region
     from edgenet.errors import UsageError
 
     if not text:

@@ -6,7 +6,7 @@ only then gets the next, the newest there is. It may also press buttons and send
 
     text    {"do": "ack"}                               the last message was drawn
     text    {"do": "pause" | "mirror" | "rotate" | "save" | "precision"}
-    text    {"do": "pictures", "wanted": true | false}
+    text    {"do": "pictures", "wanted": true | false}  false: its own camera runs; true: no longer
     binary  a JPEG of its camera; answered with text {"taken": its frame's id, or null} or {"busy": why}
 """
 
@@ -30,24 +30,28 @@ MAX_TEXT_BYTES = 4096
 _WINDOW_NS = 2_000_000_000  # of the ages that percentiles are taken of
 _NONSENSE, _TOO_BIG, _BUSY = 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
+_SILENCE_S = 2.0  # without a picture, until another camera may come
 _OTHER_CAMERA = "another page sends its camera already"
 
 
 class Cameras:
-    """Whose camera is used: one viewer's at a time, as long as it stays."""
+    """Whose camera is used: one viewer's at a time, until it stops, leaves, or sends nothing more."""
 
     def __init__(self, inbox: FrameInbox | None) -> None:
         self.inbox = inbox
         self._holder: object = None
+        self._until_s = 0.0  # of time.monotonic(): how long it may keep silent
 
     def put(self, who: object, jpeg: bytes) -> dict[str, Any]:
         """Take a picture of a viewer's camera; what it is answered."""
         if self.inbox is None:
             return {"busy": "no browser's camera is used: start edgenet camera --source browser"}
-        if self._holder not in (None, who):
+        if self._holder not in (None, who) and time.monotonic() < self._until_s:
             return {"busy": _OTHER_CAMERA}
-        self._holder = who
-        return {"taken": self.inbox.put_jpeg(jpeg)}
+        taken = self.inbox.put_jpeg(jpeg)
+        if taken is not None:
+            self._holder, self._until_s = who, time.monotonic() + _SILENCE_S
+        return {"taken": taken}
 
     def leave(self, who: object) -> None:
         """Another camera may come."""
@@ -144,6 +148,8 @@ class Viewer:
             self._acknowledged.set()
         elif wish == "pictures":
             self._pictures = message.get("wanted") is True
+            if self._pictures:  # it no longer sees its own
+                self._cameras.leave(self)
         else:
             return isinstance(wish, str) and press(self._broadcast.controls, wish)
         return True
@@ -172,8 +178,11 @@ class MjpegStream:
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the viewer leaves or the server closes."""
+        if scope["method"] == "HEAD":
+            await self._begin(send)
+            return await send({"type": "http.response.body"})
         try:
             with self._broadcast.entered():
                 streaming = asyncio.create_task(self._stream(send))
@@ -189,11 +198,16 @@ class MjpegStream:
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"10")]
             await send({"type": "http.response.start", "status": 503, "headers": headers})
             await send({"type": "http.response.body", "body": b"too many viewers: close another page first\n"})
+        return None
 
-    async def _stream(self, send: Send) -> None:
+    @staticmethod
+    async def _begin(send: Send) -> None:
         kind = b"multipart/x-mixed-replace; boundary=" + _BOUNDARY
         headers = [(b"content-type", kind), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _stream(self, send: Send) -> None:
+        await self._begin(send)
         number, drawn = -1, None
         while (shown := await self._broadcast.newer(number)) is not None:
             number = shown.number

@@ -27,6 +27,7 @@ class Clip:
 
     pictures: Iterable[Pixels | str | BaseException]
     live = False
+    dropped = 0
     name = "a clip"
     fps: float = 0.0
     closed: int = 0
@@ -64,6 +65,7 @@ class Camera:
     deaf_s: float = 0.0
     closed: int = 0
     given: int = 0
+    dropped: int = 0
     live = True
     name = "a camera"
 

@@ -15,7 +15,8 @@ from devices.errors import DeviceError, ModelCrashed
 from edgenet.camera.classifier import Card
 from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Controls, Sink, Source, Stats, Update
-from edgenet.camera.pipeline import Pipeline, Region, Settings
+from edgenet.camera.pipeline import Pipeline
+from edgenet.camera.settings import Region, Settings
 from edgenet.errors import EdgenetError, SourceError, UsageError
 from edgenet.image import Pixels
 
@@ -280,6 +281,40 @@ def test_the_other_precision_answers_the_picture_that_is_paused() -> None:
     assert told == ["model answers in float32"]
 
 
+def test_a_picture_that_is_paused_is_turned_at_once_and_seen_anew() -> None:
+    camera, watcher = Camera(image=picture(9, 64, 48)), Watcher()
+    tall = lambda image: (0.9, 0.1, 0.0) if image.shape[0] > image.shape[1] else (0.0, 0.1, 0.9)  # noqa: E731
+    with Running(camera, Model(0, tall), watcher, settings=Settings(smooth_s=5)) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.paused = True
+        it.wait(lambda: watcher.updates[-1].paused)
+        time.sleep(0.1)
+        held = watcher.ids[-1]
+        assert watcher.updates[-1].answer.top[0].label == "cat"
+        it.controls.rotate = 90
+        it.wait(lambda: watcher.updates[-1].answer.frame.image.shape == (64, 48, 3), 1)
+        assert watcher.ids[-1] == held
+        assert watcher.updates[-1].answer.top[0].label == "ant"  # not averaged with what it was before
+        time.sleep(0.6)
+        it.controls.rotate = 0
+        it.wait(lambda: watcher.updates[-1].answer.frame.image.shape == (48, 64, 3), 1)
+        it.wait(lambda: watcher.updates[-1].stats.age_p95_ms < 300)  # a pause ages nothing
+
+
+def test_the_age_is_that_of_what_has_been_shown() -> None:
+    slow = Watcher(delay_s=0.08)
+    with Running(Camera(fps=100), Model(), slow) as it:
+        it.wait(lambda: len(slow.ids) > 8)
+        assert slow.updates[-1].stats.age_p50_ms > 80
+
+
+def test_pictures_that_the_source_itself_dropped_are_counted() -> None:
+    watcher = Watcher()
+    with Running(Camera(fps=20, dropped=1000), Model(), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+    assert 1000 <= watcher.updates[-1].stats.dropped < 1010
+
+
 @pytest.mark.parametrize("why", [EdgenetError("x_float32.tflite is not beside it"), DeviceError("x: corrupt")])
 def test_without_a_sibling_the_model_goes_on(why: Exception) -> None:
     told: list[str] = []
@@ -419,7 +454,7 @@ def test_figures_of_a_thousand_frames_a_second_take_no_more_memory() -> None:
     assert clock.total == 20_000
 
 
-def test_a_machine_without_a_sensor_is_asked_once_and_another_once_a_second() -> None:
+def test_a_machine_without_a_sensor_is_asked_once_and_another_now_and_then() -> None:
     asked: list[float] = []
 
     def read() -> float:
@@ -427,7 +462,8 @@ def test_a_machine_without_a_sensor_is_asked_once_and_another_once_a_second() ->
         return 40.0 + len(asked)
 
     stop = threading.Event()
-    warm, none = Thermometer(read), Thermometer(lambda: asked.append(0.0))  # type: ignore[arg-type,return-value,func-returns-value]
+    warm, none = Thermometer(read, 1), Thermometer(lambda: asked.append(0.0))  # type: ignore[arg-type,return-value,func-returns-value]
+    none._every_s = 0.1
     none.start(stop)
     time.sleep(1.2)
     assert asked == [0.0]

@@ -313,6 +313,25 @@ def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
     assert (decode(path)[..., ::-1] == image).all()
 
 
+def test_stills_are_bounded_whoever_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    stills = Stills(tmp_path, told.append)
+    shown = update(np.random.default_rng(2).integers(0, 256, (2160, 3840, 3), np.uint8))
+    assert shown.answer
+    for _ in range(10):  # faster than they are saved
+        stills.save(shown.answer)
+    stills.close()
+    files = list(tmp_path.iterdir())
+    assert 2 <= len(files) < 10
+    assert sum("this one is not" in line for line in told) == 10 - len(files)
+    monkeypatch.setattr(stills, "_left", 1)
+    for _ in range(2):
+        stills.save(shown.answer)
+        stills.close()
+    assert "1000 stills were saved" in told[-1]
+    assert len(list(tmp_path.iterdir())) == len(files) + 1
+
+
 def test_a_still_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     told: list[str] = []
     (tmp_path / "file").touch()

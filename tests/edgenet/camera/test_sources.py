@@ -30,8 +30,13 @@ def test_any_array_a_camera_gives_becomes_bgr() -> None:
     bgr = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert to_bgr(bgr) is bgr
     assert (to_bgr(np.dstack([bgr, bgr[..., :1]])) == bgr).all()
-    for grey in (bgr[..., 0], bgr[..., :1], bgr[..., 0].astype(np.uint16) << 8 | 0xFF):
+    for grey in (bgr[..., 0], bgr[..., :1]):
         assert (to_bgr(grey) == bgr[..., :1]).all()
+    light = np.linspace(0, 1, 12).reshape(3, 4)
+    for bits in (10, 12, 14, 16):
+        deep = np.round(light * (2**bits - 1)).astype(np.uint16)
+        assert np.abs(to_bgr(deep)[..., 0] - light * 255).max() <= 1
+    assert not to_bgr(np.zeros((3, 4), np.uint16)).any()
     for wrong in (bgr.astype(np.float32), bgr[..., :2], bgr[:0], bgr[None]):
         with pytest.raises(ValueError, match="is no picture"):
             to_bgr(wrong)

@@ -43,7 +43,9 @@ def test_the_newest_picture_comes_with_the_time_it_arrived(camera: MjpegCamera) 
         assert stamps == sorted(set(stamps))
         assert all(0 <= age_ms(frame.image, frame.captured_ns) < 500 for frame in frames)
         assert watch.source.name == f"{camera.url}, 640x368"
+        dropped = watch.source.dropped
         time.sleep(0.5)  # nobody takes what comes
+        assert 8 <= watch.source.dropped - dropped <= 20
         assert read_stamp(watch.frame()[0].image) - stamps[-1] > 400  # what came meanwhile is gone
         assert watch.ended_after() < 1
 

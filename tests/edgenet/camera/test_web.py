@@ -261,6 +261,17 @@ def test_opencv_reads_the_stream(view: WebView) -> None:
     assert np.abs(image[10, 10].astype(int) - (0, 0, 250)).max() < 10
 
 
+def test_asking_for_the_streams_head_takes_no_viewers_place(view: WebView) -> None:
+    view.show(update(0, plain(0, 0, 0)))
+    with socket.create_connection(("127.0.0.1", view.port)) as plug:
+        plug.sendall(b"HEAD /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        head = drain(plug, 0.5)
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"multipart/x-mixed-replace" in head
+        assert head.endswith(b"\r\n\r\n")
+        assert stats(view)["viewers"] == 0
+
+
 def test_health_tells_whether_there_are_pictures(view: WebView) -> None:
     assert get(f"{view.url}healthz")[0] == 200
     view.show(update(0, trouble="camera 0 is gone: trying again in 2 s"))
@@ -296,20 +307,24 @@ def test_pictures_of_a_viewers_camera_go_to_the_inbox_one_viewer_at_a_time(join:
     try:
         first, second = join(view), join(view)
         red = jpeg(np.full((48, 64, 3), (250, 0, 0), np.uint8))
-        first.send(red)
-        assert json.loads(first.recv(5)) == {"taken": 0}
-        first.send(b"no picture")
-        assert json.loads(first.recv(5)) == {"taken": None}
-        second.send(red)
-        assert "another page" in json.loads(second.recv(5))["busy"]
+
+        def answer(viewer: ClientConnection, picture: bytes = red) -> Any:
+            viewer.send(picture)
+            return json.loads(viewer.recv(5))
+
+        assert answer(second, b"no picture") == {"taken": None}  # which claims nothing
+        assert answer(first) == {"taken": 0}
+        assert answer(first, b"no picture") == {"taken": None}
+        assert "another page" in answer(second)["busy"]
+        first.send('{"do": "pictures", "wanted": true}')  # it has stopped its camera
+        eventually(lambda: answer(second).get("taken"))
+        assert "another page" in answer(first)["busy"]
+        time.sleep(2.2)  # it sends nothing more, and its socket stays open
+        assert "taken" in answer(first)
         first.close()
-
-        def mine() -> bool:
-            second.send(red)
-            return "taken" in json.loads(second.recv(5))
-
-        eventually(mine)
-        assert inbox.refused == 1
+        eventually(lambda: "taken" in answer(second))
+        assert inbox.refused == 2
+        assert inbox.dropped == 3  # of five, nobody took any
     finally:
         view.close()
 
