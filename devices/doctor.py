@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -16,7 +17,7 @@ from devices.model_process import ModelProcess
 from devices.probes import BLUE, PROBES, probe_input
 from devices.runtime import ModelInfo
 
-_RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo")  # verbs that open a model file
+_RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo", "camera")  # verbs that open a model file
 _KERAS = ("convert", "quantize", "verify", "demo", "train")  # verbs that always build or load a Keras model
 _CONVERT = 'pip install "edgenet[convert]"'
 _DEVICE = 'pip install "edgenet[device]"'
@@ -31,6 +32,7 @@ _MAKERS = (
     (("h5py",), _KERAS, _CONVERT),
     (("flatbuffers",), ("convert", "quantize", "demo"), _CONVERT),
 )
+_PAGE = ("starlette", "uvicorn", "websockets")  # what serves the camera's page
 _OPENCV = (
     "opencv-python",
     "opencv-python-headless",
@@ -62,7 +64,9 @@ def examine(timeout_s: float = 60.0) -> tuple[Check, ...]:
         checks.append(_delegate(info))
     checks.append(onnx)
     checks += [_distribution(names, verbs, fix) for names, verbs, fix in _MAKERS]
-    checks += [_opencv(), _processor()]
+    checks.append(opencv())
+    checks += [_distribution((name,), ("camera",), _camera()) for name in _PAGE]
+    checks.append(_processor())
     state = machine_state()
     if state.governor is not None:
         checks.append(_governor(state.governor, state.clock_driver or ""))
@@ -109,14 +113,22 @@ def _distribution(names: tuple[str, ...], verbs: tuple[str, ...], fix: str) -> C
     return Check(names[0], False, "not installed", verbs, fix)
 
 
-def _opencv() -> Check:
+def opencv() -> Check:
+    """Look for OpenCV: one of its wheels, or the system's own; two wheels overwrite each other's files."""
     wheels = [f"{name} {version}" for name in _OPENCV if (version := _version(name))]
     if len(wheels) < 2:
-        return Check("OpenCV", True, wheels[0] if wheels else "not installed, and no verb needs it", (), "")
+        ok = bool(wheels) or importlib.util.find_spec("cv2") is not None
+        found = wheels[0] if wheels else "the system's own" if ok else "not installed"
+        return Check("OpenCV", ok, found, ("camera",), "" if ok else _camera())
     names = " ".join(wheel.split()[0] for wheel in wheels)
+    fix = f"pip uninstall -y {names} && {_camera()}"
+    return Check("OpenCV", False, f"{', '.join(wheels)}: they overwrite each other's files", ("camera",), fix)
+
+
+def _camera() -> str:
+    """Say what installs the camera's packages: windows are for whoever has a display."""
     extra = "camera" if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else "camera-headless"
-    fix = f'pip uninstall -y {names} && pip install "edgenet[{extra}]"'
-    return Check("OpenCV", False, f"{', '.join(wheels)}: they overwrite each other's files", (), fix)
+    return f'pip install "edgenet[{extra}]"'
 
 
 def _processor() -> Check:

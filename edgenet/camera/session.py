@@ -166,12 +166,12 @@ class _Session:
 
 
 def _check_opencv(voice: Voice) -> None:
-    wheels = doctor._opencv()
+    wheels = doctor.opencv()
     try:
         opencv()
     except SourceError as exc:
         raise exc if wheels.ok else EdgenetError(f"OpenCV does not load: {wheels.found}; {wheels.fix}") from exc
-    if not wheels.ok:
+    if wheels.fix:
         voice.warn(f"{wheels.found}; {wheels.fix}")
 
 

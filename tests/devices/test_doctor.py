@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from devices.doctor import Check, examine
+from devices.doctor import Check, examine, opencv
 from devices.machine import cpu_model, isa_features, machine_state
 from devices.probes import PROBES
 
 from .tiny_models import tiny_onnx, tiny_tflite, write
 
-VERBS = {"convert", "quantize", "verify", "evaluate", "bench", "demo", "train"}
+VERBS = {"convert", "quantize", "verify", "evaluate", "bench", "demo", "train", "camera"}
 
 
 def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
@@ -69,6 +70,21 @@ def test_two_opencv_wheels_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "opencv-python 5.0.0.93" in check.found
     assert check.fix.startswith("pip uninstall -y opencv-python ")
     assert check.fix.endswith('opencv-contrib-python && pip install "edgenet[camera-headless]"')
+
+
+def test_what_the_camera_needs_is_looked_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = {"OpenCV", "starlette", "uvicorn", "websockets"}
+    checks = by_name(examine())
+    assert needed <= {name for name, check in checks.items() if check.ok and check.needed_for == ("camera",)}
+    assert "camera" in checks["LiteRT"].needed_for
+    monkeypatch.setattr("devices.doctor._version", lambda name: "")
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert opencv().found == "the system's own"
+    monkeypatch.setitem(sys.modules, "cv2", None)  # not installed at all
+    checks = by_name(examine())
+    for name in needed:
+        wanted = Check(name, False, "not installed", ("camera",), 'pip install "edgenet[camera]"')
+        assert checks[name] == wanted
 
 
 def test_probes_are_what_the_builders_write() -> None:
