@@ -32,7 +32,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgenet.camera.classifier import Classifier, FileClassifier, default_model
-from edgenet.camera.frame import Controls, Sink, Slot, Source, Stats
+from edgenet.camera.frame import Controls, Sink, Slot, Source, Stats, Update
 from edgenet.camera.overlay import Painter
 from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.sources import open_source
@@ -80,27 +80,33 @@ def throughput_and_age(camera: MjpegCamera, real: Path, seconds: float, goals: G
 
 
 def own_time(shown: np.ndarray, real: Path, seconds: float, goals: Goals) -> None:
-    """What a frame costs this process beside JPEG, of all its threads: a camera gives pictures that are decoded."""
+    """What a frame waits for us, from a camera that gives it decoded until it is drawn, less its inference.
+
+    So everything of ours is in it: preprocessing, hand-offs and what threads take to wake up, smoothing, ranking,
+    figures and drawing. Beside it the processor time of all threads, which sending to the model's process is part of.
+    """
     draws: list[int] = []
     painter = Painter(draws.append)
-    spent: list[tuple[float, int]] = []
+    own, spent = Series(seconds + WARM_S), Series(seconds + WARM_S)
 
     class Shower:
-        def show(self, one: Any) -> None:
+        def show(self, one: Update) -> None:
             painter.paint(one, mirror=False)
-            spent.append((time.process_time(), one.answer.frame.id if one.answer else -1))
+            if one.answer:
+                own.add((time.monotonic_ns() - one.answer.frame.captured_ns - one.answer.inference_ns) / 1e6)
+                spent.add(time.process_time() * 1e3)
 
         def close(self) -> None:
             pass
 
     stats = run(Camera(fps=FPS, image=shown), FileClassifier(real, threads=1), seconds + WARM_S, Shower())
-    warm = spent[int(WARM_S * FPS) :]
-    total = (warm[-1][0] - warm[0][0]) / (warm[-1][1] - warm[0][1]) * 1e3
+    warm = int(WARM_S * FPS)
+    total, processor = float(np.median(own.values[warm:])), float(np.median(np.diff(spent.values[warm:])))
     draw, hand = float(np.median(draws)) / 1e6, hand_offs_ms()
-    parts = (
-        f"{total:.2f} ms (preprocess {stats.preprocess_ms:.2f}, draw {draw:.2f}, hand-offs {hand:.2f}, and the rest)"
+    parts = f"{total:.2f} ms: preprocess {stats.preprocess_ms:.2f}, draw {draw:.2f}, hand-offs {hand:.2f}, the rest"
+    goals.row(
+        f"own time a frame, {SIZE[1]}p, without JPEG", f"{parts} ({processor:.2f} CPU)", "<= 1.5 ms", total <= 1.5
     )
-    goals.row(f"own time a frame, {SIZE[1]}p, without JPEG", parts, "<= 1.5 ms", total <= 1.5)
     goals.row("of it drawing", f"{draw:.2f} ms", "<= 0.5 ms", draw <= 0.5)
 
 

@@ -28,19 +28,23 @@ class _Series:
 
     def values(self, now_ns: int) -> list[int]:
         """Values of the window, sorted."""
-        while self._entries and self._entries[0][0] <= now_ns - WINDOW_NS:
-            self._entries.popleft()
-        return sorted(value for _, value in self._entries)
+        self._forget(now_ns)
+        return sorted([value for _, value in self._entries])
 
     def rate(self, now_ns: int) -> float:
         """Entries a second: exact while they come regularly, and falling as soon as one is overdue."""
-        count = len(self.values(now_ns))
+        self._forget(now_ns)
+        count = len(self._entries)
         if count < 2:
             return count * 1e9 / WINDOW_NS
         first, last = self._entries[0][0], self._entries[-1][0]
         period = (last - first) / (count - 1)
         overdue = max(0.0, now_ns - last - period)
         return (count - 1) * 1e9 / max(1.0, last - first + overdue)
+
+    def _forget(self, now_ns: int) -> None:
+        while self._entries and self._entries[0][0] <= now_ns - WINDOW_NS:
+            self._entries.popleft()
 
 
 class Clock:
