@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from edgenet.camera.browser_source import FrameInbox
 from edgenet.camera.classifier import FileClassifier
@@ -23,19 +24,21 @@ def serve(
     controls: Controls,
     voice: Voice,
     stack: contextlib.ExitStack,
+    opened: Callable[[], None],
     *,
     inbox: FrameInbox | None = None,
     model: FileClassifier | None = None,
 ) -> WebView:
-    """Serve the page, and say where it is; `stack` closes it. model: it runs in the page."""
+    """Serve the page, and say where it is, once `opened` knows; `stack` closes it. model: it runs in the page."""
     phone = PhonePage() if wishes.phone else None
     page = _started(wishes, controls, inbox, model)
     stack.callback(page.close)
-    voice.say(f"open {page.url}")
     if phone is not None:
         stack.callback(phone.close)
         phone.open(page.port, page.local_url)
-    elif wishes.browsers_camera and wishes.tls is None and not is_loopback(wishes.host):
+    opened()
+    voice.say(f"open {page.url}")
+    if phone is None and wishes.browsers_camera and wishes.tls is None and not is_loopback(wishes.host):
         voice.warn(
             "browsers on other devices give a page without TLS no camera: "
             "give --tls-cert FILE --tls-key FILE, or --phone for one that adb sees"

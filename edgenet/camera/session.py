@@ -61,14 +61,21 @@ def run(wishes: Wishes, voice: Voice) -> Outcome | None:
         if wishes.in_browser:
             _in_browser(wishes, controls, voice, stack, opened)
             return None
-        return _Session(wishes, controls, voice, stack).run(opened)
+        return _Session(wishes, controls, voice, stack, opened).run()
 
 
 class _Session:
     """The parts of one run. What was opened is closed by the stack, whatever happens."""
 
-    def __init__(self, wishes: Wishes, controls: Controls, voice: Voice, stack: contextlib.ExitStack) -> None:
-        self.wishes, self.controls, self.voice, self.stack = wishes, controls, voice, stack
+    def __init__(
+        self,
+        wishes: Wishes,
+        controls: Controls,
+        voice: Voice,
+        stack: contextlib.ExitStack,
+        opened: Callable[[], None],
+    ) -> None:
+        self.wishes, self.controls, self.voice, self.stack, self.opened = wishes, controls, voice, stack, opened
         self.clock = Clock()
         self.painter = Painter(self.clock.drew)
         self.told: list[Callable[[str], None]] = [self.painter.notice]  # what shows a line for a moment
@@ -76,8 +83,7 @@ class _Session:
         self.broke_off = False
         self.pump: Callable[[], None] = lambda: None
 
-    def run(self, opened: Callable[[], None]) -> Outcome:
-        """Open everything, say so to `opened`, and run."""
+    def run(self) -> Outcome:
         wishes = self.wishes
         page = wishes.phone or wishes.browsers_camera
         display = DisplayProbe() if wishes.view in ("", "window") and not page else None
@@ -101,7 +107,7 @@ class _Session:
             save=stills.save,
         )
         began = time.monotonic()
-        opened()
+        self.opened()
         stats = pipeline.run()
         return Outcome(stats, self.clock.total, time.monotonic() - began, self.broke_off)
 
@@ -141,7 +147,7 @@ class _Session:
             return [self._keep(TerminalView(self.controls, live=self.wishes.terminal_lives))]
         if view == "web":
             inbox = source.inbox if isinstance(source, BrowserSource) else None
-            page = serve(self.wishes, self.controls, self.voice, self.stack, inbox=inbox)
+            page = serve(self.wishes, self.controls, self.voice, self.stack, self.opened, inbox=inbox)
             self.told.append(page.notice)
             return [page]
         return []
@@ -200,6 +206,5 @@ def _in_browser(
 ) -> None:
     """Serve the page with the model in it until somebody quits."""
     with contextlib.closing(_classifier(wishes, voice)) as model:  # opened once, to know that it can be
-        serve(wishes, controls, voice, stack, model=model)
-    opened()
+        serve(wishes, controls, voice, stack, opened, model=model)
     controls.quit.wait()

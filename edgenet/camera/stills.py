@@ -15,8 +15,6 @@ from edgenet.errors import EdgenetError
 MOST = 1000
 """Stills of one run: anybody who sees the page can ask for them."""
 
-_AT_ONCE = 2
-
 
 class Stills:
     """Saves answers' pictures into a folder, in a thread of its own: PNG, losslessly, without what is drawn over them.
@@ -28,24 +26,22 @@ class Stills:
         self._left = MOST
         self._folder = folder
         self._tell = tell
-        self._threads: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
 
     def save(self, answer: Answer) -> None:
         """Save one; returns at once."""
-        self._threads = [one for one in self._threads if one.is_alive()]
-        if len(self._threads) >= _AT_ONCE:
-            return self._tell("the stills before are still being saved: this one is not")
+        if self._thread is not None and self._thread.is_alive():  # one at a time: two might have the same name
+            return self._tell("the still before is being saved: this one is not")
         if not self._left:
             return self._tell(f"{MOST} stills were saved, which is all of one run: start edgenet camera again")
         self._left -= 1
-        thread = threading.Thread(target=self._save, args=(answer,), name="edgenet-still")
-        self._threads.append(thread)
-        return thread.start()
+        self._thread = threading.Thread(target=self._save, args=(answer,), name="edgenet-still")
+        return self._thread.start()
 
     def close(self) -> None:
-        """Wait until all are saved."""
-        for thread in self._threads:
-            thread.join()
+        """Wait until it is saved."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _save(self, answer: Answer) -> None:
         import cv2

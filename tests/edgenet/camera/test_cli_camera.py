@@ -222,6 +222,7 @@ def test_without_a_display_the_page_is_served_and_its_address_printed(camera: Mj
 def test_the_browsers_camera_makes_the_page_the_view_even_where_a_window_could_open(tmp_path: Path) -> None:
     with Started(tmp_path, "--source", "browser", "--json", DISPLAY=":4711") as it:
         it.wait(lambda: "open http://127.0.0.1:" in it.err)
+        it.wait(lambda: "no browser sends pictures" in it.err)
         it.interrupt()
         assert it.ends() == 0
         assert "no browser sends pictures" in it.document["trouble"]
@@ -337,8 +338,7 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
                 shown = it.wait(
                     lambda: (tmp_path / "am.txt").exists() and (tmp_path / "am.txt").read_text().splitlines()
                 )
-                address = re.search(r"^open http://\S+:(\d+)(/\S*)$", it.err, re.MULTILINE)
-                assert address
+                address = it.wait(lambda: re.search(r"^open http://\S+:(\d+)(/\S*)$", it.err, re.MULTILINE))
                 assert ("?token=" in address[2]) == (host == "0.0.0.0")
                 own_address = f"http://127.0.0.1:{address[1]}{address[2]}"
                 assert shown == ["start", "-a", "android.intent.action.VIEW", "-d", own_address]
