@@ -1,4 +1,4 @@
-"""What is kept: videos that play and keep time, logs, stills; and what happens when the disk is full."""
+"""Recordings: videos that play and keep time; and what happens when the disk is full or gone."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgenet.camera.frame import Sink, Update
+from edgenet.camera.frame import Sink
 from edgenet.camera.log import Log
 from edgenet.camera.overlay import Painter
 from edgenet.camera.recording import Recording
-from edgenet.camera.stills import Stills
 from edgenet.errors import EdgenetError, UsageError
-from edgenet.image import Pixels, decode
+from edgenet.image import Pixels
 
 from .stand_ins import Camera, Clip, Model, picture, update
-from .started import lines
 from .test_pipeline import Running, run
 
 
@@ -261,87 +259,6 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     subprocess.run([*traced, sys.executable, "-c", code, tmp_path / "out.mp4"], check=True)
     calls = (tmp_path / "calls").read_text()
     assert 0 <= calls.find("fsync(") < calls.find("out.mp4")
-
-
-# The log.
-
-
-def test_the_log_has_one_document_a_frame_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "seen.jsonl"
-    log = Log(path)
-    first, second = update(picture(), 4, labels=("très", "狗")), update(picture(), 5)
-    for shown in (Update(None, first.stats, False, False), first, first, second, second):
-        log.show(shown)
-    assert len(lines(path)) == 2  # before it is closed: tail -f
-    log.close()
-    log.close()
-    log.show(update(picture(), 6))
-    one, two = lines(path)
-    assert first.answer
-    assert (one["id"], two["id"]) == (4, 5)
-    assert one["captured_ns"] == first.answer.frame.captured_ns
-    assert (one["label"], one["probability"], one["raw_label"]) == ("très", 0.5, "狗")
-    assert one["top"][1] == {"index": 1, "label": "狗", "raw": 0.5, "smoothed": 0.25}
-    assert (one["preprocess_ms"], one["inference_ms"]) == (0.9, 12.0)
-    assert 0 <= one["age_ms"] < 10_000
-    assert "狗" in path.read_text(encoding="utf-8")
-
-
-def test_a_log_that_takes_no_more_is_one_line_and_ends_nothing() -> None:
-    said: list[str] = []
-    log = Log(Path("/dev/full"), said.append)
-    for number in range(3):
-        log.show(update(picture(), number))
-    log.close()
-    assert said == ["/dev/full: the log ends here (No space left on device): make room or choose another file"]
-
-
-# Stills.
-
-
-def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
-    told: list[str] = []
-    stills = Stills(tmp_path, told.append)
-    image = np.random.default_rng(2).integers(0, 256, (48, 64, 3), np.uint8)
-    shown = update(image, labels=("crane, Grus/grus: été", "b"))
-    assert shown.answer
-    stills.save(shown.answer)
-    stills.close()
-    (path,) = tmp_path.iterdir()
-    assert told == [f"saved {path}"]
-    assert path.name.endswith("-crane_Grus_grus_été.png")
-    assert (decode(path)[..., ::-1] == image).all()
-
-
-def test_stills_are_bounded_whoever_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    stills = Stills(tmp_path, told.append)
-    shown = update(np.random.default_rng(2).integers(0, 256, (2160, 3840, 3), np.uint8))
-    assert shown.answer
-    for _ in range(10):  # faster than they are saved
-        stills.save(shown.answer)
-    stills.close()
-    files = list(tmp_path.iterdir())
-    assert 1 <= len(files) < 10  # some may have been saved meanwhile
-    assert sum("this one is not" in line for line in told) == 10 - len(files)
-    monkeypatch.setattr(stills, "_left", 1)
-    for _ in range(2):
-        stills.save(shown.answer)
-        stills.close()
-    assert "1000 stills were saved" in told[-1]
-    assert len(list(tmp_path.iterdir())) == len(files) + 1
-
-
-def test_a_still_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
-    told: list[str] = []
-    (tmp_path / "file").touch()
-    stills = Stills(tmp_path / "file", told.append)
-    shown = update(picture())
-    assert shown.answer
-    stills.save(shown.answer)
-    stills.close()
-    assert len(told) == 1
-    assert "cannot write" in told[0]
 
 
 def test_sinks_are_sinks(tmp_path: Path) -> None:
