@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from edgenet.labels import read_labels as read_labels
     from edgenet.nets.network import Network as Network
     from edgenet.nets.network import open_network as open_network
+    from edgenet.order import Demand as Demand
     from edgenet.order import Order as Order
     from edgenet.order import calibration_images as calibration_images
     from edgenet.prove import evaluate_file as evaluate_file
     from edgenet.prove import open_artifact as open_artifact
     from edgenet.prove import scorer as scorer
     from edgenet.prove import verify_files as verify_files
+    from edgenet.quantization import Quantized as Quantized
     from edgenet.quantization import quantize as quantize
     from edgenet.spec import ModelSpec as ModelSpec
 
 _HOMES = {
     "Artifact": "artifact",
+    "Demand": "order",
     "EdgenetError": "errors",
     "Labels": "labels",
     "Manifest": "artifact",
@@ -45,6 +48,7 @@ _HOMES = {
     "Network": "nets.network",
     "Order": "order",
     "Preprocessing": "image",
+    "Quantized": "quantization",
     "Schedule": "benchmarking",
     "benchmark": "benchmarking",
     "calibration_images": "order",

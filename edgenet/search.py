@@ -1,33 +1,34 @@
 """The search for the best int8 form of a network: in the simulator, in a fixed order, each step kept if it helps.
 
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
-2. Corrections: biases; GPTQ rounding; weights fitted to the quantized input. The best of them.
-3. Equalization of the channels ahead of depthwise layers, with that correction; with none where none helped.
-4. Ranges averaged over the images, which cut off what few of them reach.
-5. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
-6. Distillation, with effort "best".
+2. Biases corrected.
+3. Narrower ranges, with that correction: averaged over the images, a percentile, least squares.
+4. Weights rounded by GPTQ; weights fitted to the quantized input before.
+5. Equalization of the channels ahead of depthwise layers, with the best correction; with none where none helped.
+6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
+7. That correction from as many images as memory holds.
+8. With effort "best": ranges tuned by gradient, then distillation of everything.
 
-Corrections and distillation see two thirds of the calibration images; every step is judged by the other third.
+Corrections and distillation see two thirds of the calibration images; every step is judged by the other third. Nothing
+is random but for a seed that never changes; only islands depend on the machine, by their latency.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgenet.artifact import Attempt
 from edgenet.errors import UsageError
+from edgenet.island_latency import latencies
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Demand
-from edgenet.trial import Images, better, judged
+from edgenet.trial import Images, better, judged, noise
 
 if TYPE_CHECKING:
     from converters.int8.correct import Method
@@ -42,22 +43,26 @@ ENOUGH_DB = 25.0
 POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
-CHEAP, DEAR = 1.03, 1.45
-FEW, MANY = 4, 20
+CHEAP, DEAR = 1.03, 1.1
+FEW, MANY = 4, 12
 """Islands that are looked at, where float must be cheap, and where it may be dear."""
+
+MEASURABLE_DB = 0.05
+"""Any step must gain it, or agree more often."""
 
 WORTHWHILE_DB = 0.5
 """What islands must gain: they cost time on every image."""
 
 SENSITIVITY_IMAGES = 8
 
-FLOAT16 = "edgenet convert --precision float16 (twice the size, and float's answers)"
-
 DISTILLATION = 16_000_000_000
 """Values that the network stores on all steps' images: 2 to 5 minutes of training on 2 cores, whatever the network."""
 
 STEPS = (150, 500)
 """Of distillation: at least, at most."""
+
+TUNED = 3
+"""Ranges are few: a third of the steps tunes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,15 @@ class Found:
     Attributes:
         prepared: the network in its simulator.
         state: what to write into files.
+        base: float weights, ranges and islands that its corrections started from.
+        method: the correction; None where none helped.
         attempts: what was tried, in order.
     """
 
     prepared: Prepared
     state: State
+    base: State
+    method: Method | None
     attempts: tuple[Attempt, ...]
 
 
@@ -92,6 +101,7 @@ def search(
         ConverterError: a layer cannot be quantized.
     """
     from converters.int8 import prepare
+    from converters.int8.correct import METHODS
 
     progress("see what each tensor holds", 0, 0)
     every = np.concatenate([training, held_out.images])
@@ -100,13 +110,26 @@ def search(
         return None
     walk = _Walk(prepared, every, training, held_out, progress)
     walk.attempt("calibration alone", prepared.start)
-    walk.corrections()
-    walk.equalization()
+    nearest, *others = METHODS
+    walk.corrections(nearest)
     walk.clipping()
+    walk.corrections(*others)
+    walk.equalization()
     walk.islands(demand)
+    walk.more_images()
     if demand.effort == "best":
         walk.distillation()
-    return Found(prepared, walk.state, tuple(walk.attempts))
+    return Found(prepared, walk.state, walk.base, walk.method, tuple(walk.attempts))
+
+
+def corrected(found: Found, base: State, training: np.ndarray) -> State:
+    """Correct another base as the search's own was."""
+    from converters.int8.correct import correct, most_images
+
+    if found.method is None:
+        return base
+    simulator = found.prepared.simulator
+    return correct(simulator, base, training, found.method, most=most_images(simulator))
 
 
 class _Walk:
@@ -121,40 +144,55 @@ class _Walk:
         """base: float weights and ranges that corrections start from."""
         self.method: Method | None = None
         """The best correction so far; None while none has helped."""
+        self._narrowed: Callable[[State], State] = lambda base: base
+        """How the ranges that were seen became the best so far."""
         self.attempts: list[Attempt] = []
         self._best: Attempt | None = None
+        self._most = 0.0  # agreement of any step kept
 
-    def attempt(self, what: str, state: State, least_db: float = 0.0) -> bool:
-        """Judge a state; take it if it is better than the best so far, by at least so much."""
+    def attempt(self, what: str, state: State, least_db: float | None = None) -> bool:
+        """Judge a state; take it if it is better than the best so far. least_db: that it must gain for what it costs.
+
+        Agreement may fall by its noise from step to step, but not by more than twice that in all.
+        """
         self.progress(f"simulate: {what}", 0, 0)
         simulator = self.prepared.simulator
         simulator.load(state)
         tried = judged(what, "simulator", self.held_out, simulator.scores)
-        before = self._best
-        wins = before is None or better((before, tried), len(self.held_out.images)) == 1
-        wins = wins and (before is None or tried.sqnr_db >= before.sqnr_db + least_db)
+        before, images = self._best, len(self.held_out.images)
+        wins = before is None or better((before, tried), images) == 1
+        if before is not None:
+            self._most = max(self._most, before.top1_agreement)
+            wins = wins and tried.top1_agreement >= self._most - 2 * noise(self._most, images)
+            agrees = least_db is None and tried.top1_agreement > before.top1_agreement + noise(self._most, images)
+            wins = wins and (agrees or tried.sqnr_db >= before.sqnr_db + (least_db or MEASURABLE_DB))
         tried = dataclasses.replace(tried, kept=wins, why=_reason(before, tried, wins, least_db))
         self.attempts.append(tried)
         if wins:
             self._best, self.state = tried, state
         return wins
 
-    def corrections(self) -> None:
-        """Try each way to round weights and correct biases."""
-        from converters.int8.correct import METHODS
-
-        for method in METHODS:
+    def corrections(self, *methods: Method) -> None:
+        """Try ways to round weights and correct biases."""
+        for method in methods:
             if self.attempt(method.name, self._corrected(self.base, method)):
                 self.method = method
 
     def clipping(self) -> None:
-        """Try ranges that few images reach beyond, with the correction that was best."""
-        from converters.int8 import prepare
+        """Try ranges that cut off what is rare."""
+        from converters.int8 import clipping
 
-        self.progress("average the ranges", 0, 0)
-        base = prepare.averaged(self.prepared, self.base, self.every)
-        if self.attempt("ranges averaged over images", self._corrected(base, self.method)):
-            self.base = base
+        start, prepared, images = self.base, self.prepared, self.every
+        ways: dict[str, Callable[[State], State]] = {
+            "ranges averaged over images": lambda base: clipping.averaged(prepared, base, images),
+            "ranges of a percentile": lambda base: clipping.percentile(prepared, base, images),
+            "ranges of least squares": lambda base: clipping.least_squares(prepared, base, images),
+        }
+        for what, narrowed in ways.items():
+            self.progress(what, 0, 0)
+            base = narrowed(start)
+            if self.attempt(what, self._corrected(base, self.method)):
+                self.base, self._narrowed = base, narrowed
 
     def equalization(self) -> None:
         """Try equalized channels, with the correction that was best."""
@@ -162,8 +200,20 @@ class _Walk:
 
         self.progress("equalize", 0, 0)
         base = prepare.equalized(self.prepared, self.every)
-        if base is not None and self.attempt("equalization", self._corrected(base, self.method)):
+        if base is None:
+            return
+        base = self._narrowed(base)
+        if self.attempt("equalization", self._corrected(base, self.method)):
             self.base = base
+
+    def more_images(self) -> None:
+        """Try the correction that was best with more images, where memory holds more."""
+        from converters.int8.correct import ENOUGH_IMAGES, most_images
+
+        most = min(most_images(self.prepared.simulator), len(self.training))
+        if self.method is not None and most > ENOUGH_IMAGES:
+            state = self._corrected(self.base, self.method, most)
+            self.attempt(f"{self.method.name}, from {most} images", state)
 
     def islands(self, demand: Demand) -> None:
         """Keep in float what the user names, or what is worth its latency."""
@@ -214,95 +264,46 @@ class _Walk:
             return
 
     def distillation(self) -> None:
-        """Train on the float network's own answers."""
+        """Train on the float network's own answers: ranges alone, then everything."""
         from converters.int8.distill import BATCH, distill
 
         simulator = self.prepared.simulator
         steps = int(np.clip(DISTILLATION // (BATCH * simulator.stored_values()), *STEPS))
-        state = distill(
-            simulator,
-            self.state,
-            self.base.weights,
-            self.training,
-            steps=steps,
-            progress=functools.partial(self.progress, "distill"),
-        )
-        self.attempt(f"distillation, {steps} steps", state)
+        for what, count, ranges_only in (
+            ("ranges tuned by gradient", steps // TUNED, True),
+            ("distillation", steps, False),
+        ):
+            state = distill(
+                simulator,
+                self.state,
+                self.base.weights,
+                self.training,
+                steps=count,
+                ranges_only=ranges_only,
+                progress=functools.partial(self.progress, what),
+            )
+            self.attempt(f"{what}, {count} steps", state)
 
-    def _corrected(self, base: State, method: Method | None) -> State:
-        from converters.int8.correct import correct
+    def _corrected(self, base: State, method: Method | None, most: int | None = None) -> State:
+        from converters.int8.correct import ENOUGH_IMAGES, correct
 
         if method is None:
             return base
         tell = functools.partial(self.progress, method.name)
-        return correct(self.prepared.simulator, base, self.training, method, tell)
+        return correct(self.prepared.simulator, base, self.training, method, tell, most or ENOUGH_IMAGES)
 
     def _latencies(self, kept: list[frozenset[int]], repetitions: int) -> list[float]:
-        """Measure TFLite files with these nodes in float, in ms; infinite where one leaves the delegate.
-
-        Of each file the fastest tenth counts: neighbours only ever add time.
-        """
-        from converters.int8 import prepare
-        from devices.latency import measure
-        from devices.timing import Schedule
-
-        with tempfile.TemporaryDirectory() as folder:
-            files = []
-            writer = prepare.Writer(self.prepared, self.base, self.every)
-            for i, nodes in enumerate(kept):
-                self.progress("measure islands of float: write", i, len(kept))
-                files.append(Path(folder) / f"{i}.tflite")
-                files[-1].write_bytes(writer.tflite(dataclasses.replace(self.base, kept_float=nodes)).flatbuffer)
-            self.progress("measure islands of float", 0, 0)
-            results = measure(
-                files, (1,), Schedule(warmup_s=0.05, duration_s=0.05, min_runs=30, repetitions=repetitions)
-            )
-        outside = [(one.ops or 0) - (one.delegated_ops or 0) for one in results]
-        fastest = [float(np.percentile(one.samples_ns, 10)) / 1e6 for one in results]
-        return [ms if left <= outside[0] else math.inf for ms, left in zip(fastest, outside, strict=True)]
+        return latencies(self.prepared, self.base, self.every, kept, repetitions, self.progress)
 
 
-def _reason(before: Attempt | None, tried: Attempt, wins: bool, least_db: float) -> str:
+def _reason(before: Attempt | None, tried: Attempt, wins: bool, least_db: float | None) -> str:
     if before is None:
         return "where it begins"
     gain = tried.sqnr_db - before.sqnr_db
     if wins:
         return f"{gain:+.1f} dB"
-    if 0 < gain < least_db:
-        return f"{gain:+.1f} dB: not worth its latency"
+    if 0 < gain < (least_db or MEASURABLE_DB):
+        return f"{gain:+.1f} dB: {'too little to measure' if least_db is None else 'not worth its latency'}"
     if gain > 0:
         return f"{gain:+.1f} dB, but agrees on {100 * (before.top1_agreement - tried.top1_agreement):.1f} points less"
     return f"{gain:+.1f} dB: no gain"
-
-
-def advise(
-    found: tuple[Prepared, State] | None, images: np.ndarray, on: Images | None, demand: Demand, progress: Progress
-) -> str:
-    """Say what would lose no more top-1 than is allowed, in one sentence."""
-    if demand.effort == "plain" or found is None or on is None or demand.max_drop is None:
-        return f"try --effort best, or {FLOAT16}"
-    from converters.int8 import islands
-    from converters.int8.correct import METHODS, correct
-    from converters.int8.sensitivity import Sensitivity
-
-    (prepared, state), simulator = found, found[0].simulator
-    base = dataclasses.replace(prepared.start, ranges=state.ranges)
-    some = images[:: max(1, len(images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
-    alone = Sensitivity(simulator, base).alone(some, functools.partial(progress, "look for what would lose less"))
-    kept = state.kept_float
-    for i, island in enumerate(islands.single(simulator, alone)):
-        if island.nodes <= kept:
-            continue
-        kept |= island.nodes
-        progress("look for what would lose less: simulate", i, islands.MOST)
-        candidate = correct(simulator, dataclasses.replace(base, kept_float=kept), images, METHODS[0])
-        simulator.load(candidate)
-        tried = judged("float", "simulator", on, simulator.scores)
-        assert tried.top1 is not None
-        assert on.float_top1 is not None
-        drop = 100 * (on.float_top1 - tried.top1)
-        if drop <= demand.max_drop:
-            options = " ".join(f"--keep-float {name}" for name in islands.names(simulator, kept))
-            return f"{options} would reach it ({drop:.1f} points in the simulator)"
-    more = "--effort best, or " if demand.effort == "fast" else ""
-    return f"try {more}{FLOAT16}; no ten tensors in float reach it"

@@ -25,7 +25,10 @@ from converters.int8.rounding import DAMPING, gptq, gptq_depthwise
 from converters.int8.simulator import Simulator, State, weights_of, write_weights
 
 ENOUGH_IMAGES = 24
-"""All are in memory at once, twice. V1-0.25 gains 7.7 dB of SQNR from 12 of them; GPTQ's covariances want more."""
+"""To compare methods by. All are in memory at once, twice. V1-0.25 gains 7.7 dB of SQNR from 12 of them."""
+
+MOST_VALUES = 30_000_000
+"""Of the largest tensor on all images that `most_images` lets into memory: 120 MB, a few times over."""
 
 ROWS = 8_000
 """Samples of a layer's input that a covariance comes from."""
@@ -62,27 +65,35 @@ class Method:
 METHODS = (Method("nearest"), Method("GPTQ"), Method("GPTQ", compensate=True))
 
 
+def most_images(simulator: Simulator) -> int:
+    """Say how many images fit into memory at once: beyond ENOUGH_IMAGES each gains a little, where weights are few."""
+    largest = max(int(np.prod(step.outputs[0].shape[1:])) for step in simulator.steps)
+    return max(ENOUGH_IMAGES, MOST_VALUES // largest)
+
+
 def correct(
     simulator: Simulator,
     state: State,
     images: np.ndarray,
     method: Method,
     progress: Callable[[int, int], None] | None = None,
+    most: int = ENOUGH_IMAGES,
 ) -> State:
     """Return a state whose weights are rounded and whose biases are corrected.
 
     Args:
         simulator: of the network; its weights are written.
         state: float weights, and the ranges and float nodes to correct for.
-        images: uint8 [n, height, width, 3]; ENOUGH_IMAGES of them, spread evenly, are used.
+        images: uint8 [n, height, width, 3].
         method: what to do.
         progress: called with the number of layers done, and of all.
+        most: images, spread evenly, that are used.
     """
     import keras
 
     core = simulator.core
     write_weights(core, state.weights)
-    x = simulator.read(images[:: -(-len(images) // ENOUGH_IMAGES)])
+    x = simulator.read(images[:: -(-len(images) // most)])
     quiet = simulator.float_points(state.kept_float)
     corrected = dict(weights_of(core))
     done: list[str] = []

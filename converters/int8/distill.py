@@ -44,6 +44,7 @@ def distill(
     *,
     steps: int,
     seed: int = 0,
+    ranges_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> State:
     """Return a state that answers more like the float network.
@@ -55,6 +56,7 @@ def distill(
         images: uint8 [n, height, width, 3], 50 at least.
         steps: of BATCH images each.
         seed: of the order, the crops and the mixtures.
+        ranges_only: weights and biases stay.
         progress: called with the number of steps done, and of all.
     """
     import keras
@@ -62,11 +64,12 @@ def distill(
 
     write_weights(simulator.core, float_weights)
     student = _Student(simulator, start, images)
+    groups = student.groups()[2:] if ranges_only else student.groups()
     optimizers = []
-    for variables, rate in student.groups():
+    for variables, rate in groups:
         optimizers.append(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, max(steps, 1))))
         optimizers[-1].build(variables)
-    variables = [variable for group, _ in student.groups() for variable in group]
+    variables = [variable for group, _ in groups for variable in group]
 
     def gradients(x: Any) -> Any:
         wanted = graph.run(simulator.core, x, lambda node, *args, **kwargs: node.operation(*args, **kwargs))
@@ -80,7 +83,7 @@ def distill(
     for step in range(steps):
         slopes = compiled(_pictures(x, rng))
         first = 0
-        for optimizer, (group, _) in zip(optimizers, student.groups(), strict=True):
+        for optimizer, (group, _) in zip(optimizers, groups, strict=True):
             optimizer.apply(slopes[first : first + len(group)], group)
             first += len(group)
         if progress:
@@ -135,7 +138,7 @@ class _Student:
         self._ends = {point: tf.Variable(np.zeros(2, np.float32)) for point in tuned}
 
     def groups(self) -> list[tuple[list[Any], float]]:
-        """List what is learnt, with its learning rate."""
+        """List what is learnt, with its learning rate: kernels, biases, ends of ranges."""
         kernels, biases, ends = (list(group.values()) for group in (self._kernels, self._biases, self._ends))
         return [(kernels, WEIGHT_RATE), (biases, BIAS_RATE), (ends, RANGE_RATE)]
 

@@ -71,14 +71,16 @@ def explain(
         name = layer_of.get(point, "")
         shown = name or simulator.steps[point].operation.name
         rough = answered[point]
-        exact = np.maximum(true[point], -3) if simulator.kinds[point] == "swish" else true[point]  # below, it answers 0
+        exact = true[point]
+        if simulator.kinds[point] == "swish":  # below -3 it answers 0, whatever is stored
+            exact, rough = np.maximum(exact, -3), np.maximum(rough, -3)
         worst = min(activations[point], weights.get(name, 200.0))
         losses.append(
             Loss(
                 layer=shown,
                 weights_db=weights.get(name),
                 activation_db=activations[point],
-                accumulated_db=decibels(exact, np.maximum(rough, exact.min())),
+                accumulated_db=decibels(exact, rough),
                 kept_float=point in state.kept_float,
                 why=_why(simulator, state, point, true[point], activations[point], weights.get(name))
                 if worst < HARMLESS_DB

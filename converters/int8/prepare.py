@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -149,23 +149,6 @@ def _points(
     *_, logits = tflite_classifier.float_tensors(traced) or ("",)
     classifier = next((point for point, names in found.items() if logits in names), None)
     return [p for p in found if graph.activation(steps[p].operation) not in ("softmax", "sigmoid")], classifier
-
-
-def averaged(prepared: Prepared, start: State, images: np.ndarray) -> State:
-    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach.
-
-    What the simulator never rounds keeps its range: nobody could say whether the mean is better.
-    """
-    simulator = prepared.simulator
-    rounded = frozenset(simulator.points) - simulator.float_points()
-    write_weights(simulator.core, start.weights)
-    seen = simulator.seen(images)
-    spans = dict(start.ranges)
-    for point, extremes in seen.items():
-        if point in rounded and simulator.kinds[point] in ("free", "swish"):
-            low, high = (float(value) for value in extremes.mean(axis=0))
-            spans[point] = allowed(simulator.kinds[point], low, high)
-    return replace(start, ranges=spans)
 
 
 def _state(simulator: Simulator, images: np.ndarray, progress: Callable[[int], None] | None) -> State:

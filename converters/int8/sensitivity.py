@@ -79,6 +79,8 @@ def logits(probabilities: np.ndarray) -> np.ndarray:
 
 
 def decibels(true: np.ndarray, rough: np.ndarray) -> float:
-    """Return the signal to quantization noise ratio in dB; 200 where there is no noise."""
-    noise = float(np.square(true - rough).sum())
-    return 10 * float(np.log10(float(np.square(true).sum()) / noise)) if noise > 0 else 200.0
+    """Return the signal to quantization noise ratio in dB; 200 without noise, -200 without signal."""
+    noise, signal = float(np.square(true - rough).sum()), float(np.square(true).sum())
+    if noise == 0:
+        return 200.0
+    return 10 * float(np.log10(signal / noise)) if signal > 0 else -200.0

@@ -97,7 +97,7 @@ def quantize(
         )
         made = quantization.quantize(network, precision.value, chosen, order, progress, demand=demand, warn=warn)
     if precision is IntegerPrecision.int16x8:
-        warn("LiteRT has no fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
+        warn("no runtime has fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
     if json:
         show_json(quantization_report.document(made))
     else:
