@@ -2,10 +2,10 @@
 
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
 2. Biases corrected.
-3. Narrower ranges, with that correction: averaged over the images, a percentile, least squares.
+3. Narrower ranges, with that correction: averaged over the images, percentiles, least squares.
 4. Weights rounded by GPTQ; weights fitted to the quantized input before.
 5. Equalization of the channels ahead of depthwise layers, with the best correction; with none where none helped.
-6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
+6. Islands of float, where the SQNR is not high already, as far as their measured latency allows; percentiles again.
 7. That correction from as many images as memory holds.
 8. With effort "best": ranges tuned by gradient, then distillation of everything.
 
@@ -31,6 +31,7 @@ from edgenet.order import NONE, Demand
 from edgenet.trial import Images, better, judged, noise
 
 if TYPE_CHECKING:
+    from converters.int8.clipping import Way
     from converters.int8.correct import Method
     from converters.int8.prepare import Prepared
     from converters.int8.simulator import State
@@ -116,6 +117,7 @@ def search(
     walk.corrections(*others)
     walk.equalization()
     walk.islands(demand)
+    walk.clipping_again()
     walk.more_images()
     if demand.effort == "best":
         walk.distillation()
@@ -144,8 +146,10 @@ class _Walk:
         """base: float weights and ranges that corrections start from."""
         self.method: Method | None = None
         """The best correction so far; None while none has helped."""
-        self._narrowed: Callable[[State], State] = lambda base: base
-        """How the ranges that were seen became the best so far."""
+        self._wide = prepared.start
+        """base with all that was seen in its ranges."""
+        self._way: Way | None = None
+        """How its ranges became narrower; None while they have not."""
         self.attempts: list[Attempt] = []
         self._best: Attempt | None = None
         self._most = 0.0  # agreement of any step kept
@@ -182,29 +186,35 @@ class _Walk:
         """Try ranges that cut off what is rare."""
         from converters.int8 import clipping
 
-        start, prepared, images = self.base, self.prepared, self.every
-        ways: dict[str, Callable[[State], State]] = {
-            "ranges averaged over images": lambda base: clipping.averaged(prepared, base, images),
-            "ranges of a percentile": lambda base: clipping.percentile(prepared, base, images),
-            "ranges of least squares": lambda base: clipping.least_squares(prepared, base, images),
-        }
-        for what, narrowed in ways.items():
-            self.progress(what, 0, 0)
-            base = narrowed(start)
-            if self.attempt(what, self._corrected(base, self.method)):
-                self.base, self._narrowed = base, narrowed
+        for way in clipping.WAYS:
+            self.progress(way.name, 0, 0)
+            base = way.narrowed(self.prepared, self._wide, self.every)
+            if self.attempt(way.name, self._corrected(base, self.method)):
+                self.base, self._way = base, way
+
+    def clipping_again(self) -> None:
+        """Try percentiles again where islands have taken the tensors that they were good for."""
+        from converters.int8 import clipping
+
+        kept = self.base.kept_float
+        for way in clipping.PERCENTILES:
+            if not kept or self._way in (None, way):
+                continue
+            base = dataclasses.replace(way.narrowed(self.prepared, self._wide, self.every), kept_float=kept)
+            if self.attempt(f"{way.name}, beside the islands", self._corrected(base, self.method)):
+                self.base, self._way = base, way
 
     def equalization(self) -> None:
         """Try equalized channels, with the correction that was best."""
         from converters.int8 import prepare
 
         self.progress("equalize", 0, 0)
-        base = prepare.equalized(self.prepared, self.every)
-        if base is None:
+        wide = prepare.equalized(self.prepared, self.every)
+        if wide is None:
             return
-        base = self._narrowed(base)
+        base = self._way.narrowed(self.prepared, wide, self.every) if self._way else wide
         if self.attempt("equalization", self._corrected(base, self.method)):
-            self.base = base
+            self.base, self._wide = base, wide
 
     def more_images(self) -> None:
         """Try the correction that was best with more images, where memory holds more."""
@@ -228,10 +238,10 @@ class _Walk:
             except KeyError as exc:
                 known = list(self.base.weights)
                 raise UsageError(f"--keep-float {exc.args[0]}: no such layer; known are {', '.join(known)}") from exc
-            state = self._corrected(dataclasses.replace(self.base, kept_float=kept), self.method)
-            self.attempt(f"float: {', '.join(demand.keep_float)}", state)
-            self.state = state  # the user's word
-            self.attempts[-1] = dataclasses.replace(self.attempts[-1], kept=True, why="you said so")
+            self.base = dataclasses.replace(self.base, kept_float=kept)
+            self.state = self._corrected(self.base, self.method)
+            self.attempt(f"float: {', '.join(demand.keep_float)}", self.state)
+            self._best = self.attempts[-1] = dataclasses.replace(self.attempts[-1], kept=True, why="you said so")
             return
         assert self._best is not None
         if self._best.sqnr_db < ENOUGH_DB:

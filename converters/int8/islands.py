@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from converters.int8 import graph
 from converters.int8.simulator import Simulator
 
@@ -21,8 +23,8 @@ MOST = 10
 OVERSPENT = 2.0
 """Costs of single islands overestimate: each pays for its own way into float and back."""
 
-UNIONS = 3
-"""Sets that are worth measuring."""
+UNIONS = 4
+"""Sets that are measured, from the smallest to the largest."""
 
 GAP = 2
 """Operators between two islands that are bridged."""
@@ -103,8 +105,8 @@ def unions(
         budget_ms: for all.
 
     Returns:
-        Ever larger sets of nodes; what lies between islands that nearly touch is float, too. The last ones may go
-        beyond the budget: islands that share operators cost less together.
+        Ever larger sets of nodes, UNIONS at most; what lies between islands that nearly touch is float, too. The last
+        ones may go beyond the budget: islands that share operators cost less together.
     """
     groups = operators(simulator)
     floor = max(budget_ms, 1e-6) / 100
@@ -118,7 +120,9 @@ def unions(
         spent = together
         chosen = _bridged(groups, chosen | singles[i].nodes)
         sets.append(chosen)
-    return list(dict.fromkeys(sets))[-UNIONS:]
+    distinct = list(dict.fromkeys(sets))
+    spread = np.linspace(0, len(distinct) - 1, min(UNIONS, len(distinct))) if distinct else ()
+    return [distinct[round(i)] for i in spread]
 
 
 def _bridged(groups: list[frozenset[int]], chosen: frozenset[int]) -> frozenset[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.int8 import correct
+from converters.int8 import clipping, correct
 from devices.model_process import ModelProcess
 from edgenet import search
 from edgenet.artifact import Artifact, Attempt
@@ -51,8 +51,9 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
     assert [attempt.what for attempt in simulated(first)] == [
         "calibration alone",
         correct.METHODS[0].name,
+        *(way.name for way in clipping.WAYS),
         "equalization",
-        "ranges averaged over images",
+        "ranges tuned by gradient, 2 steps",
         "distillation, 6 steps",
     ]
     assert simulated(first) == simulated(again)
@@ -99,9 +100,27 @@ def test_a_missed_gate_is_exit_3_and_says_what_would_reach_it(
     missed = edgenet("quantize", "symbols", "--calibration", dark, *validation, "--json")
     assert missed.code == 3
     assert missed.document[0]["top1_drop_points"] > 10
-    assert re.search(r"top-1 drops by \d+\.\d points, more than 0\.5; try --effort best", missed.err)
+    assert re.search(r"top-1 drops by \d+\.\d points, more than 0\.5; try --effort fast, or edgenet co", missed.err)
     assert "warning:" in missed.err, "nobody said that the calibration pictures are all alike"
     assert (tmp_path / "symbols_int8.tflite").exists(), "the file is made all the same: the gate is what was missed"
+
+
+@pytest.mark.slow
+def test_what_would_reach_a_missed_gate_does(edgenet: Edgenet, data: Path, tmp_path: Path) -> None:
+    """The sentence names layers; given to --keep-float, they do what it says."""
+    photographs = data / "imagenet"
+    weights = ("--weights", data / "models" / "mobilenet_v3_small_1.0_224.weights.h5")
+    options = (*weights, "--labels", photographs / "classes.csv", "--calibration", photographs / "calibration")
+    judged = ("--validation", photographs / "validation", "--to", "tflite", "--limit", 24, "--json")
+    call = ("quantize", "mobilenet_v3_small_1.0_64", *options, *judged, "-o", tmp_path, "--max-drop", 0)
+    missed = edgenet(*call, "--keep-float", "none")
+    if missed.code == 0:
+        pytest.fail("it loses nothing: no gate is missed, and this test says nothing")
+    assert missed.code == 3, missed.err
+    said = re.search(r"((--keep-float \S+ ?)+)would reach it \((-?\d+\.\d) points in the simulator", missed.err)
+    assert said is not None, missed.err.splitlines()[-1]
+    again = edgenet(*call, *said[1].split())
+    assert again.document[0]["top1_drop_points"] <= max(float(said[3]), 0) + 1, again.err
 
 
 @pytest.mark.slow

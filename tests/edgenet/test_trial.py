@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from converters.int8.clipping import WAYS
 from converters.int8.correct import METHODS
 from edgenet import trial
 from edgenet.artifact import Attempt
@@ -28,12 +29,8 @@ def test_the_manifest_says_what_was_tried(made: Path) -> None:
     for name in ("symbols_int8.tflite", "symbols_int8.onnx"):
         attempts = attempts_of(made, name)
         simulated = [attempt["what"] for attempt in attempts if attempt["subject"] == "simulator"]
-        order = [
-            "calibration alone",
-            *(method.name for method in METHODS),
-            "equalization",
-            "ranges averaged over images",
-        ]
+        nearest, *others = (method.name for method in METHODS)
+        order = ["calibration alone", nearest, *(way.name for way in WAYS), *others, "equalization"]
         assert simulated[: len(order)] == order
         files = [attempt for attempt in attempts if attempt["subject"] != "simulator"]
         assert [attempt["subject"] for attempt in files] == [name.rsplit(".", 1)[1]] * 2
@@ -57,6 +54,12 @@ def test_plain_effort_tries_one_way(edgenet: Edgenet, pictures: Path, tmp_path: 
 
 def tried(sqnr_db: float, agreement: float) -> Attempt:
     return Attempt("", "simulator", sqnr_db, agreement, None, None, None, kept=False, why="")
+
+
+def test_a_loss_that_is_just_allowed_is_allowed() -> None:
+    """150 of 200 and 149: 100 * (0.75 - 0.745) is more than 0.5 in floating point."""
+    assert trial.drop_points(150 / 200, 149 / 200) == 0.5
+    assert trial.drop_points(0.7, None) is None
 
 
 def test_a_step_is_kept_only_where_it_helps() -> None:

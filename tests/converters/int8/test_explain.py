@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.int8 import islands
+from converters.int8 import islands, prepare
 from converters.int8.arithmetic import Range
 from converters.int8.correct import METHODS, correct
 from converters.int8.explain import HARMLESS_DB, IMAGES, Loss, explain
@@ -132,3 +132,14 @@ def test_correction_shows_in_what_accumulates(coarse: Prepared, mobile: Prepared
         for one in (coarse.start, state)
     )
     assert after["scores"] > before["scores"] + 5
+
+
+def test_equalized_channels_are_explained_as_they_are(mobile: Prepared, images: np.ndarray) -> None:
+    """Held against the network that was equalized: its channels are scaled, which is no loss."""
+    equalized = prepare.equalized(mobile, images)
+    assert equalized is not None
+    told = {loss.layer: loss for loss in explain(mobile.simulator, equalized, equalized, images[:8])}
+    mixed = {loss.layer: loss for loss in explain(mobile.simulator, mobile.start, equalized, images[:8])}
+    lost, apparent = (min(loss.accumulated_db for loss in one.values()) for one in (told, mixed))
+    assert lost > 12
+    assert apparent < lost - 4, "nothing was scaled; this test says nothing"
