@@ -62,7 +62,10 @@ def least_squares(prepared: Prepared, start: State, images: np.ndarray) -> State
         edges = np.linspace(span.low, span.high, BINS + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         shares = np.linspace(NARROWEST, 1, 36)
-        errors = [_squared_error(counts[point], middles, share * span.low, share * span.high) for share in shares]
+        rounded = np.where((edges[:-1] <= 0) & (edges[1:] > 0), 0, counts[point])  # 0, which ReLU gives, is exact
+        errors = [
+            _squared_error(counts[point], rounded, middles, share * span.low, share * span.high) for share in shares
+        ]
         best = float(shares[int(np.argmin(errors))])
         return best * span.low, best * span.high
 
@@ -112,10 +115,11 @@ def _clipped(prepared: Prepared, start: State, ends: Callable[[int, Range], tupl
     return replace(start, ranges={**start.ranges, **spans})
 
 
-def _squared_error(counts: np.ndarray, middles: np.ndarray, low: float, high: float) -> float:
+def _squared_error(counts: np.ndarray, rounded: np.ndarray, middles: np.ndarray, low: float, high: float) -> float:
+    """Add what clipping costs, of all values, and rounding, of those within that are not exact."""
     beyond = middles - np.clip(middles, low, high)
     step = (high - low) / STEPS
-    return float((counts * (np.square(beyond) + np.where(beyond == 0, step**2 / 12, 0))).sum())
+    return float((counts * np.square(beyond)).sum() + step**2 / 12 * rounded[beyond == 0].sum())
 
 
 @dataclass(frozen=True, slots=True)

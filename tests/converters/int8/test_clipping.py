@@ -78,8 +78,8 @@ def test_least_squares_errs_less_than_what_was_seen(mobile: Prepared, images: np
     changed = [p for p in changed if mobile.simulator.kinds[p] == "free"]
     assert changed
     errors = np.array([[squared_error(held[p], s.ranges[p]) for s in (mobile.start, state)] for p in changed])
-    assert (errors[:, 1] < errors[:, 0] * 1.1).all(), "they are chosen by a histogram, so not quite exactly"
-    assert (errors[:, 1] < errors[:, 0]).mean() > 0.7
+    assert (errors[:, 1] < errors[:, 0] * 1.2).all(), "rounding costs a twelfth of a step squared on average alone"
+    assert errors[:, 1].sum() < 0.95 * errors[:, 0].sum()
 
 
 def test_one_image_that_reaches_far_counts_for_its_share_alone(mobile: Prepared, images: np.ndarray) -> None:
