@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -269,6 +270,18 @@ def test_the_embedded_files_are_of_the_embedded_weights() -> None:
 
 
 @pytest.mark.slow
+def test_the_embedded_int8_file_answers_float_logits() -> None:
+    """As files made today do: in 8 bits the two best would tie."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(default_model().read_bytes(), 0))
+    *_, classifier, reshape, softmax = model.subgraphs[0].operators
+    codes = [model.operatorCodes[one.opcodeIndex].builtinCode for one in (classifier, reshape, softmax)]
+    kinds = schema.BuiltinOperator
+    assert codes == [kinds.CONV_2D, kinds.RESHAPE, kinds.SOFTMAX]
+    tensors = model.subgraphs[0].tensors
+    assert tensors[classifier.outputs[0]].type == schema.TensorType.FLOAT32
+    assert tensors[classifier.inputs[1]].type == schema.TensorType.INT8
+
+
 def test_the_embedded_files_answer_like_the_keras_network(edgenet: Edgenet, pictures: Path) -> None:
     files = [default_model().with_name(f"symbols_{precision}.tflite") for precision in ("float32", "int8")]
     ran = edgenet("verify", *files, "--images", pictures, "--json")
