@@ -28,7 +28,7 @@ BATCH = 8
 EQUAL_DB = 200.0
 """Stands for an infinite SQNR, which JSON cannot say; float32 itself reaches 150."""
 
-LITTLE_DB = 0.5
+LITTLE_DB, MUCH_DB = 0.5, 1.0
 
 QUICK = Schedule(warmup_s=0.1, duration_s=0.2, min_runs=30, repetitions=3)
 
@@ -121,13 +121,15 @@ def choose(candidates: tuple[Candidate, ...], format_: Format, on: Images) -> tu
 def better(attempts: Sequence[Attempt], images: int) -> int:
     """Find the attempt to keep: the first, unless another has the better SQNR and agrees as often, but for noise.
 
-    One that agrees more often, by more than noise, may have a little less SQNR.
+    The SQNR is of all classes' logits, and far better known than the agreement: where it gains much, noise is twice as
+    much. One that agrees more often, by more than noise, may have a little less SQNR.
     """
     best = 0
     for i, other in enumerate(attempts):
         share = attempts[best].top1_agreement
         little = noise(share, images)
-        nearer = other.sqnr_db > attempts[best].sqnr_db and other.top1_agreement >= share - little
+        gain = other.sqnr_db - attempts[best].sqnr_db
+        nearer = gain > 0 and other.top1_agreement >= share - little * (2 if gain >= MUCH_DB else 1)
         agrees = other.top1_agreement > share + little and other.sqnr_db >= attempts[best].sqnr_db - LITTLE_DB
         if nearer or agrees:
             best = i

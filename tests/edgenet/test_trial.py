@@ -70,8 +70,10 @@ def test_a_step_is_kept_only_where_it_helps() -> None:
 
     noise = math.sqrt(0.9 * 0.1 / 100)
     assert kept((13.0, 0.9), (20.0, 0.9))
-    assert kept((13.0, 0.9), (20.0, 0.9 - 0.9 * noise))
-    assert not kept((13.0, 0.9), (20.0, 0.9 - 1.1 * noise))
+    assert kept((13.0, 0.9), (13.9, 0.9 - 0.9 * noise))
+    assert not kept((13.0, 0.9), (13.9, 0.9 - 1.1 * noise))
+    assert kept((13.0, 0.9), (14.1, 0.9 - 1.9 * noise))  # so much nearer elsewhere that two images' luck is no reason
+    assert not kept((13.0, 0.9), (20.0, 0.9 - 2.1 * noise))
     assert not kept((20.0, 0.9), (19.9, 0.9 + 0.9 * noise))
     assert kept((20.0, 0.9), (19.9, 0.9 + 1.1 * noise))  # nearer where it counts, and hardly further elsewhere
     assert not kept((20.0, 0.9), (19.4, 0.99))
