@@ -80,7 +80,8 @@ def symbols(title: str, data: Path | None, cache: Path) -> Subject:
         if cost.failure:
             sys.exit(f"{title}: training failed: {cost.failure}")
     network = int8_symbols.spec(family).name
-    return Subject(f"{title} symbols", network, weights, calibration, validation, Labels(LABELS), Goals())
+    goals = Goals(noise_excuses=False)
+    return Subject(f"{title} symbols", network, weights, calibration, validation, Labels(LABELS), goals)
 
 
 def measured(subject: Subject, methods: Sequence[str], folder: Path, options: argparse.Namespace) -> list[Row]:

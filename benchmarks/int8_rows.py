@@ -27,12 +27,14 @@ class Goals:
         sqnr_db: of the logits.
         speed: how many times faster than stock TFLite int8, of the TFLite file.
         formats_agree: the .onnx with the .tflite of the same run, 0..1.
+        noise_excuses: a loss within the noise of the images is none.
     """
 
     agreement: float | None = None
     sqnr_db: float | None = None
     speed: float | None = None
     formats_agree: float | None = None
+    noise_excuses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def missed(rows: Sequence[Row], goals: Goals) -> list[str]:
 def _accuracy(row: Row, goals: Goals) -> list[str]:
     reasons = []
     if (answers := row.answers) is not None:
-        if answers.loss > max(LOSS, NOISE * answers.loss_error):
+        if answers.loss > max(LOSS, NOISE * answers.loss_error if goals.noise_excuses else 0):
             reasons.append(f"loses {answers.loss:.2f} ± {answers.loss_error:.2f} points of top-1; <= {LOSS:g}")
         if _below(answers.agreement, goals.agreement):
             reasons.append(f"agrees in {answers.agreement:.1%}; >= {goals.agreement:.0%}")
