@@ -2,11 +2,11 @@
 
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
 2. Biases corrected.
-3. Narrower ranges, with that correction: averaged over the images, percentiles, least squares.
-4. Weights rounded by GPTQ; weights fitted to the quantized input before.
+3. Narrower ranges, with that correction: averaged over the images, a percentile; "best": another, and least squares.
+4. Weights rounded by GPTQ; weights fitted to the quantized input before: that alone where activations cost most.
 5. Equalization of the channels ahead of depthwise layers, with the best correction; with none where none helped.
-6. Islands of float, where the SQNR is not high already, as far as their measured latency allows; percentiles again.
-7. That correction from as many images as memory holds.
+6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
+7. That correction from as many images as memory holds, unless activations cost so much that it would not show.
 8. With effort "best": ranges tuned by gradient, then distillation of everything.
 
 Corrections and distillation see two thirds of the calibration images; every step is judged by the other third. Nothing
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
 CHEAP, DEAR = 1.03, 1.1
-FEW, MANY = 4, 12
+FEW, MANY = 4, 8
 """Islands that are looked at, where float must be cheap, and where it may be dear."""
 
 MEASURABLE_DB = 0.05
@@ -102,6 +102,7 @@ def search(
         ConverterError: a layer cannot be quantized.
     """
     from converters.int8 import prepare
+    from converters.int8.clipping import LIKELY, WAYS
     from converters.int8.correct import METHODS
 
     progress("see what each tensor holds", 0, 0)
@@ -113,11 +114,10 @@ def search(
     walk.attempt("calibration alone", prepared.start)
     nearest, *others = METHODS
     walk.corrections(nearest)
-    walk.clipping()
-    walk.corrections(*others)
+    walk.clipping(WAYS if demand.effort == "best" else LIKELY)
+    walk.corrections(*others if walk.sqnr_db >= POOR_DB or demand.effort == "best" else others[-1:])
     walk.equalization()
     walk.islands(demand)
-    walk.clipping_again()
     walk.more_images()
     if demand.effort == "best":
         walk.distillation()
@@ -154,6 +154,12 @@ class _Walk:
         self._best: Attempt | None = None
         self._most = 0.0  # agreement of any step kept
 
+    @property
+    def sqnr_db(self) -> float:
+        """Of the best so far."""
+        assert self._best is not None
+        return self._best.sqnr_db
+
     def attempt(self, what: str, state: State, least_db: float | None = None) -> bool:
         """Judge a state; take it if it is better than the best so far. least_db: that it must gain for what it costs.
 
@@ -182,46 +188,37 @@ class _Walk:
             if self.attempt(method.name, self._corrected(self.base, method)):
                 self.method = method
 
-    def clipping(self) -> None:
+    def clipping(self, ways: Sequence[Way]) -> None:
         """Try ranges that cut off what is rare."""
         from converters.int8 import clipping
 
-        for way in clipping.WAYS:
-            self.progress(way.name, 0, 0)
-            base = way.narrowed(self.prepared, self._wide, self.every)
+        self.progress("see how often each tensor reaches how far", 0, 0)
+        values = clipping.look(self.prepared, self._wide, self.every)
+        for way in ways:
+            base = way.narrowed(self.prepared, self._wide, values)
             if self.attempt(way.name, self._corrected(base, self.method)):
-                self.base, self._way = base, way
-
-    def clipping_again(self) -> None:
-        """Try percentiles again where islands have taken the tensors that they were good for."""
-        from converters.int8 import clipping
-
-        kept = self.base.kept_float
-        for way in clipping.PERCENTILES:
-            if not kept or self._way in (None, way):
-                continue
-            base = dataclasses.replace(way.narrowed(self.prepared, self._wide, self.every), kept_float=kept)
-            if self.attempt(f"{way.name}, beside the islands", self._corrected(base, self.method)):
                 self.base, self._way = base, way
 
     def equalization(self) -> None:
         """Try equalized channels, with the correction that was best."""
-        from converters.int8 import prepare
+        from converters.int8 import clipping, prepare
 
         self.progress("equalize", 0, 0)
         wide = prepare.equalized(self.prepared, self.every)
         if wide is None:
             return
-        base = self._way.narrowed(self.prepared, wide, self.every) if self._way else wide
+        base = wide
+        if self._way:
+            base = self._way.narrowed(self.prepared, wide, clipping.look(self.prepared, wide, self.every))
         if self.attempt("equalization", self._corrected(base, self.method)):
             self.base, self._wide = base, wide
 
     def more_images(self) -> None:
-        """Try the correction that was best with more images, where memory holds more."""
+        """Try the correction that was best with more images, where memory holds more and weights are what costs."""
         from converters.int8.correct import ENOUGH_IMAGES, most_images
 
         most = min(most_images(self.prepared.simulator), len(self.training))
-        if self.method is not None and most > ENOUGH_IMAGES:
+        if self.method is not None and most > ENOUGH_IMAGES and self.sqnr_db >= POOR_DB:
             state = self._corrected(self.base, self.method, most)
             self.attempt(f"{self.method.name}, from {most} images", state)
 
@@ -243,9 +240,8 @@ class _Walk:
             self.attempt(f"float: {', '.join(demand.keep_float)}", self.state)
             self._best = self.attempts[-1] = dataclasses.replace(self.attempts[-1], kept=True, why="you said so")
             return
-        assert self._best is not None
-        if self._best.sqnr_db < ENOUGH_DB:
-            self._worthwhile_islands(self._best.sqnr_db)
+        if self.sqnr_db < ENOUGH_DB:
+            self._worthwhile_islands(self.sqnr_db)
 
     def _worthwhile_islands(self, sqnr_db: float) -> None:
         from converters.int8 import islands
@@ -262,7 +258,7 @@ class _Walk:
         unions = islands.unions(simulator, singles, [cost - costs[0] for cost in costs[1:]], (limit - 1) * costs[0])
         if not unions:
             return
-        whole, *measured = self._latencies([frozenset(), *unions], repetitions=5)
+        whole, *measured = self._latencies([frozenset(), *unions], repetitions=3)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             if latency > limit * whole:
                 continue

@@ -8,7 +8,7 @@ here loses 3 points with its extremes and none with their mean; a percentile cos
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,20 +30,34 @@ NARROWEST = 0.3
 """Of what was seen; tried in 36 steps."""
 
 
-def averaged(prepared: Prepared, start: State, images: np.ndarray) -> State:
-    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach.
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What the points of a float network hold whose range may be chosen; what no file rounds is none of them.
 
-    What the simulator never rounds keeps its range: nobody could say whether the mean is better.
+    Attributes:
+        extremes: smallest and largest value of each image, [n, 2], by point.
+        counts: values in each of BINS equal parts of the point's range, on IMAGES of the images, by point.
     """
+
+    extremes: Mapping[int, np.ndarray]
+    counts: Mapping[int, np.ndarray]
+
+
+def look(prepared: Prepared, start: State, images: np.ndarray) -> Values:
+    """See what a state's points hold, by its float weights, over its ranges; images: uint8 [n, height, width, 3]."""
     write_weights(prepared.simulator.core, start.weights)
-    seen = prepared.simulator.seen(images)
-    means = {point: seen[point].mean(axis=0) for point in _free(prepared)}
+    return Values(prepared.simulator.seen(images), _counted(prepared, start, images))
+
+
+def averaged(prepared: Prepared, start: State, values: Values) -> State:
+    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach."""
+    means = {point: values.extremes[point].mean(axis=0) for point in _free(prepared)}
     return _clipped(prepared, start, lambda point, _: (float(means[point][0]), float(means[point][1])))
 
 
-def percentile(prepared: Prepared, start: State, images: np.ndarray, tail: float) -> State:
+def percentile(prepared: Prepared, start: State, values: Values, tail: float) -> State:
     """Return a state whose ranges leave out a share `tail` of the values at each end."""
-    counts = _counted(prepared, start, images)
+    counts = values.counts
 
     def ends(point: int, span: Range) -> tuple[float, float]:
         edges = np.linspace(span.low, span.high, BINS + 1)
@@ -54,9 +68,9 @@ def percentile(prepared: Prepared, start: State, images: np.ndarray, tail: float
     return _clipped(prepared, start, ends)
 
 
-def least_squares(prepared: Prepared, start: State, images: np.ndarray) -> State:
+def least_squares(prepared: Prepared, start: State, values: Values) -> State:
     """Return a state whose ranges are shrunk to where clipping and rounding together cost least, tensor by tensor."""
-    counts = _counted(prepared, start, images)
+    counts = values.counts
 
     def ends(point: int, span: Range) -> tuple[float, float]:
         edges = np.linspace(span.low, span.high, BINS + 1)
@@ -73,7 +87,6 @@ def least_squares(prepared: Prepared, start: State, images: np.ndarray) -> State
 
 
 def _counted(prepared: Prepared, start: State, images: np.ndarray) -> dict[int, np.ndarray]:
-    """Count a state's float values at each point, in BINS equal parts of its range; IMAGES of the images are used."""
     import tensorflow as tf
 
     simulator, points = prepared.simulator, _free(prepared)
@@ -128,15 +141,18 @@ class Way:
 
     Attributes:
         name: what a table calls it.
-        narrowed: (network, its state with all that was seen in the ranges, images) -> the state with others.
+        narrowed: (network, its state with all that was seen in the ranges, what it holds) -> the state with others.
     """
 
     name: str
-    narrowed: Callable[[Prepared, State, np.ndarray], State]
+    narrowed: Callable[[Prepared, State, Values], State]
 
 
-PERCENTILES = (
-    Way("ranges of 99.99 % of the values", functools.partial(percentile, tail=1e-4)),
+WAYS = (
+    Way("ranges averaged over images", averaged),
     Way("ranges of 99.999 % of the values", functools.partial(percentile, tail=1e-5)),
+    Way("ranges of 99.99 % of the values", functools.partial(percentile, tail=1e-4)),
+    Way("ranges of least squares", least_squares),
 )
-WAYS = (Way("ranges averaged over images", averaged), *PERCENTILES, Way("ranges of least squares", least_squares))
+LIKELY = WAYS[:2]
+"""Those that have helped a network; the others have not yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,13 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.int8 import clipping, correct
+from converters.int8 import clipping, correct, islands
 from devices.model_process import ModelProcess
 from edgenet import search
+from edgenet.advice import FLOAT16, advise
 from edgenet.artifact import Artifact, Attempt
+from edgenet.candidates import held_out
+from edgenet.dataset import batches, labelled
+from edgenet.image import Preprocessing
 from edgenet.nets.network import Network, open_network
 from edgenet.order import NONE, Calibration, Demand, Order, calibration_images
 from edgenet.quantization import quantize
+from edgenet.symbols.glyphs import LABELS
+from edgenet.trial import Images, drop_points, judged
 
 from .conftest import Edgenet
 
@@ -69,10 +76,11 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     file = searched(symbols, few, tmp_path, Demand())
-    island = next(attempt for attempt in simulated(file) if attempt.what.startswith("islands of float"))
-    before = max(attempt.sqnr_db for attempt in simulated(file) if attempt != island)
+    attempts = simulated(file)
+    place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
+    island, before = attempts[place], [attempt for attempt in attempts[:place] if attempt.kept][-1]
     assert island.kept
-    assert island.sqnr_db > before + search.WORTHWHILE_DB
+    assert island.sqnr_db > before.sqnr_db + search.WORTHWHILE_DB
     cost = re.match(r"islands of float, (\d\.\d\d)x the latency: .+", island.what)
     assert cost is not None
     assert float(cost[1]) <= 3.0
@@ -106,21 +114,36 @@ def test_a_missed_gate_is_exit_3_and_says_what_would_reach_it(
 
 
 @pytest.mark.slow
-def test_what_would_reach_a_missed_gate_does(edgenet: Edgenet, data: Path, tmp_path: Path) -> None:
-    """The sentence names layers; given to --keep-float, they do what it says."""
-    photographs = data / "imagenet"
-    weights = ("--weights", data / "models" / "mobilenet_v3_small_1.0_224.weights.h5")
-    options = (*weights, "--labels", photographs / "classes.csv", "--calibration", photographs / "calibration")
-    judged = ("--validation", photographs / "validation", "--to", "tflite", "--limit", 24, "--json")
-    call = ("quantize", "mobilenet_v3_small_1.0_64", *options, *judged, "-o", tmp_path, "--max-drop", 0)
-    missed = edgenet(*call, "--keep-float", "none")
-    if missed.code == 0:
-        pytest.fail("it loses nothing: no gate is missed, and this test says nothing")
-    assert missed.code == 3, missed.err
-    said = re.search(r"((--keep-float \S+ ?)+)would reach it \((-?\d+\.\d) points in the simulator", missed.err)
-    assert said is not None, missed.err.splitlines()[-1]
-    again = edgenet(*call, *said[1].split())
-    assert again.document[0]["top1_drop_points"] <= max(float(said[3]), 0) + 1, again.err
+def test_advice_is_what_was_simulated(
+    symbols: Network, few: Calibration, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names layers as --keep-float takes them, with the loss and the latency of exactly these in float."""
+    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    prep = Preprocessing(symbols.height, symbols.width)
+    dataset = labelled(pictures, LABELS)
+    images, shown = (np.concatenate(list(batches(files, prep, 16))) for files in (few.files, dataset.files))
+    answers = [np.concatenate(list(symbols.scores([some]))) for some in (images, shown)]
+    apart = held_out(images)
+    on = Images(images[apart], answers[0][apart], shown, dataset.targets, answers[1])
+    found = search.search(symbols, images[~apart], on, Demand(keep_float=(NONE,)), lambda *_: None)
+    assert found is not None
+
+    said = advise(found, images, images[~apart], on, Demand(max_drop=100.0), lambda *_: None)
+    parts = re.fullmatch(
+        r"((?:--keep-float \S+ )+)would reach it \((-?[\d.]+) points in .+, ([\d.]+)x the latency\)", said
+    )
+    assert parts is not None, said
+    names = parts[1].split()[1::2]
+    kept = islands.of_layers(found.prepared.simulator, names)
+    assert kept
+    base = dataclasses.replace(found.base, kept_float=kept)
+    found.prepared.simulator.load(search.corrected(found, base, images[~apart]))
+    again = judged("again", "simulator", on, found.prepared.simulator.scores)
+    assert float(parts[2]) == pytest.approx(drop_points(on.float_top1, again.top1), abs=0.06)
+
+    never = advise(found, images, images[~apart], on, Demand(max_drop=-100.0), lambda *_: None)
+    assert never == f"try --effort best, or {FLOAT16}; no ten tensors in float reach it"
+    assert advise(None, images, images, on, Demand(effort="best"), lambda *_: None) == f"try {FLOAT16}"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converters.int8.clipping import WAYS
+from converters.int8.clipping import LIKELY
 from converters.int8.correct import METHODS
 from edgenet import trial
 from edgenet.artifact import Attempt
@@ -30,7 +30,7 @@ def test_the_manifest_says_what_was_tried(made: Path) -> None:
         attempts = attempts_of(made, name)
         simulated = [attempt["what"] for attempt in attempts if attempt["subject"] == "simulator"]
         nearest, *others = (method.name for method in METHODS)
-        order = ["calibration alone", nearest, *(way.name for way in WAYS), *others, "equalization"]
+        order = ["calibration alone", nearest, *(way.name for way in LIKELY), *others, "equalization"]
         assert simulated[: len(order)] == order
         files = [attempt for attempt in attempts if attempt["subject"] != "simulator"]
         assert [attempt["subject"] for attempt in files] == [name.rsplit(".", 1)[1]] * 2
