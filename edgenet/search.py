@@ -44,7 +44,7 @@ ENOUGH_DB = 25.0
 POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
-CHEAP, DEAR = 1.03, 1.1
+CHEAP, DEAR = 1.04, 1.1
 FEW, MANY = 4, 8
 """Islands that are looked at, where float must be cheap, and where it may be dear."""
 
@@ -258,7 +258,7 @@ class _Walk:
         unions = islands.unions(simulator, singles, [cost - costs[0] for cost in costs[1:]], (limit - 1) * costs[0])
         if not unions:
             return
-        whole, *measured = self._latencies([frozenset(), *unions], repetitions=3)
+        whole, *measured = self._latencies([frozenset(), *unions], repetitions=5)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             if latency > limit * whole:
                 continue
