@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgenet.island_latency import latencies
+from edgenet.island_latency import IslandLatency
 from edgenet.order import Demand
 from edgenet.search import SENSITIVITY_IMAGES, Progress, corrected
 from edgenet.trial import Images, drop_points, judged
@@ -65,7 +65,7 @@ def _layers_in_float(
         drop = drop_points(on.float_top1, answer.top1)
         if drop is None or demand.max_drop is None or drop > demand.max_drop:
             continue
-        whole, cost = latencies(prepared, found.base, images, [frozenset(), kept], 5, progress)
+        whole, cost = IslandLatency(prepared, found.base, images, progress)([frozenset(), kept], openings=3)
         if math.isinf(cost):
             continue
         options = " ".join(f"--keep-float {name}" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from devices.latency import measure
+from devices.model_process import ModelProcess
 from devices.timing import Schedule
 
 if TYPE_CHECKING:
@@ -20,48 +21,64 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+TURN = Schedule(warmup_s=0.02, warmup_runs=5, duration_s=0.05, min_runs=20)
+TURNS = 4
+"""Of each file, one after another, while all are open: neighbours and clocks then meet all alike."""
+
 FASTEST = 10
 """Percent of the samples that count: neighbours only ever add time."""
 
 
-def latencies(
-    prepared: Prepared,
-    base: State,
-    images: np.ndarray,
-    kept: Sequence[frozenset[int]],
-    repetitions: int,
-    progress: Progress,
-) -> list[float]:
-    """Time a network's TFLite files at 1 thread, one for each set of nodes in float, interleaved.
+class IslandLatency:
+    """Times a network's TFLite files at 1 thread, with this or that in float; the network is traced once."""
 
-    Args:
-        prepared: the network.
-        base: its weights and ranges.
-        images: calibration images, uint8 [n, height, width, 3].
-        kept: sets of nodes that compute in float; the first is what the others are held against.
-        repetitions: fresh starts of each file.
-        progress: called with the step.
+    def __init__(self, prepared: Prepared, base: State, images: np.ndarray, progress: Progress) -> None:
+        """Trace the network.
 
-    Returns:
-        Milliseconds of the fastest tenth; infinite where more operators than in the first file are outside the
-        delegate, or where the runtime does not tell how many are.
-    """
-    from converters.int8 import prepare
+        Args:
+            prepared: the network.
+            base: its weights and ranges.
+            images: calibration images, uint8 [n, height, width, 3].
+            progress: called with the step.
+        """
+        from converters.int8 import prepare
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        writer = prepare.Writer(prepared, base, images)
-        for i, nodes in enumerate(kept):
-            progress("measure islands of float: write", i, len(kept))
-            files.append(Path(folder) / f"{i}.tflite")
-            files[-1].write_bytes(writer.tflite(dataclasses.replace(base, kept_float=nodes)).flatbuffer)
-        progress("measure islands of float", 0, 0)
-        results = measure(files, (1,), Schedule(warmup_s=0.05, duration_s=0.05, min_runs=30, repetitions=repetitions))
-    outside = [
-        math.inf if one.ops is None or one.delegated_ops is None else one.ops - one.delegated_ops for one in results
-    ]
-    fastest = [float(np.percentile(one.samples_ns, FASTEST)) / 1e6 for one in results]
-    return fastest[:1] + [
-        ms if left <= outside[0] and math.isfinite(left) else math.inf
-        for ms, left in zip(fastest[1:], outside[1:], strict=True)
-    ]
+        self._base, self._progress = base, progress
+        self._writer = prepare.Writer(prepared, base, images)
+
+    def __call__(self, kept: Sequence[frozenset[int]], openings: int) -> list[float]:
+        """Return the milliseconds of the fastest tenth of the inferences, for each set of nodes in float.
+
+        Args:
+            kept: the sets; the first is what the others are held against.
+            openings: how often each file is opened anew: where its memory lies moves its latency by a percent or two.
+
+        Returns:
+            Infinite where more operators than in the first file are outside the delegate, or where the runtime does not
+            tell how many are.
+        """
+        samples: list[list[np.ndarray]] = [[] for _ in kept]
+        outside = [math.inf] * len(kept)
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / f"{i}.tflite" for i in range(len(kept))]
+            for i, (file, nodes) in enumerate(zip(files, kept, strict=True)):
+                self._progress("measure islands of float: write", i, len(kept))
+                file.write_bytes(self._writer.tflite(dataclasses.replace(self._base, kept_float=nodes)).flatbuffer)
+            for opening in range(openings):
+                self._progress("measure islands of float", opening, openings)
+                with contextlib.ExitStack() as held:
+                    processes = [ModelProcess(file) for file in files]  # all start at once
+                    for process in processes:
+                        held.callback(process.close)
+                    outside = [_outside(process) for process in processes]
+                    for _ in range(TURNS):
+                        for process, own in zip(processes, samples, strict=True):
+                            own.append(process.measure(TURN).samples_ns)
+        fastest = [float(np.percentile(np.concatenate(own), FASTEST)) / 1e6 for own in samples]
+        delegated = [left <= outside[0] and math.isfinite(left) for left in outside]
+        return fastest[:1] + [ms if all_ else math.inf for ms, all_ in zip(fastest[1:], delegated[1:], strict=True)]
+
+
+def _outside(process: ModelProcess) -> float:
+    info = process.info
+    return math.inf if info.ops is None or info.delegated_ops is None else info.ops - info.delegated_ops

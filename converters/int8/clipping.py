@@ -21,7 +21,7 @@ from converters.int8.ranges import allowed
 from converters.int8.simulator import State, write_weights
 
 IMAGES = 48
-"""That values are counted on."""
+"""That are looked at, spread evenly."""
 
 BATCH = 12
 BINS = 8192
@@ -30,23 +30,23 @@ NARROWEST = 0.3
 """Of what was seen; tried in 36 steps."""
 
 
-@dataclass(frozen=True, slots=True)
 class Values:
-    """What the points of a float network hold whose range may be chosen; what no file rounds is none of them.
+    """What the points of a float network hold; seen when first asked for."""
 
-    Attributes:
-        extremes: smallest and largest value of each image, [n, 2], by point.
-        counts: values in each of BINS equal parts of the point's range, on IMAGES of the images, by point.
-    """
+    def __init__(self, prepared: Prepared, start: State, images: np.ndarray) -> None:
+        """Prepare to look at a state's float weights, over its ranges; images: uint8 [n, height, width, 3]."""
+        self._prepared, self._start, self._images = prepared, start, images[:: -(-len(images) // IMAGES)]
 
-    extremes: Mapping[int, np.ndarray]
-    counts: Mapping[int, np.ndarray]
+    @functools.cached_property
+    def extremes(self) -> Mapping[int, np.ndarray]:
+        """Smallest and largest value of each of IMAGES, [IMAGES, 2], by point."""
+        write_weights(self._prepared.simulator.core, self._start.weights)
+        return self._prepared.simulator.seen(self._images)
 
-
-def look(prepared: Prepared, start: State, images: np.ndarray) -> Values:
-    """See what a state's points hold, by its float weights, over its ranges; images: uint8 [n, height, width, 3]."""
-    write_weights(prepared.simulator.core, start.weights)
-    return Values(prepared.simulator.seen(images), _counted(prepared, start, images))
+    @functools.cached_property
+    def counts(self) -> Mapping[int, np.ndarray]:
+        """Values in each of BINS equal parts of a point's range, where it may be chosen."""
+        return _counted(self._prepared, self._start, self._images)
 
 
 def averaged(prepared: Prepared, start: State, values: Values) -> State:
@@ -107,10 +107,9 @@ def _counted(prepared: Prepared, start: State, images: np.ndarray) -> dict[int, 
         return tf.stack([found[point] for point in points])
 
     compiled = tf.function(count, autograph=False)
-    some = images[:: -(-len(images) // IMAGES)]
     total = sum(
-        np.asarray(compiled(tf.constant(simulator.read(some[i : i + BATCH]))), np.int64)
-        for i in range(0, len(some), BATCH)
+        np.asarray(compiled(tf.constant(simulator.read(images[i : i + BATCH]))), np.int64)
+        for i in range(0, len(images), BATCH)
     )
     return dict(zip(points, np.asarray(total), strict=True))
 

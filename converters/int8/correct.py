@@ -33,6 +33,9 @@ MOST_VALUES = 30_000_000
 ROWS = 8_000
 """Samples of a layer's input that a covariance comes from."""
 
+TAPS_ROWS = 2_000
+"""The same, for the 9 or 25 taps of each channel of a depthwise layer."""
+
 FEWEST_MAPS = 4
 """Images that they come from at least."""
 
@@ -154,9 +157,9 @@ def _rounded(layer: Any, kernel: np.ndarray, true: np.ndarray, rough: np.ndarray
 def _rounded_depthwise(layer: Any, kernel: np.ndarray, rough: np.ndarray) -> np.ndarray:
     height, width, channels, _ = kernel.shape
     taps = height * width
-    patches = _patches(layer, kernel, rough).reshape(-1, taps, channels)
-    centred = (patches - patches.mean(axis=0)).transpose(2, 0, 1)
-    covariances = centred.transpose(0, 2, 1) @ centred / len(patches)
+    patches = _patches(layer, kernel, rough, TAPS_ROWS).reshape(-1, taps, channels)
+    centred = np.ascontiguousarray((patches - patches.mean(axis=0)).transpose(2, 1, 0))  # BLAS wants it so
+    covariances = centred @ centred.transpose(0, 2, 1) / len(patches)
     scale = arithmetic.kernel_scale(layer, kernel)
     whole = gptq_depthwise(kernel.reshape(taps, channels).T, covariances, scale.reshape(-1))
     rounded: np.ndarray = (whole.T.reshape(kernel.shape) * scale).astype(np.float32)
@@ -173,12 +176,12 @@ def _samples(layer: Any, kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
     return _patches(layer, kernel, x).reshape(-1, int(np.prod(kernel.shape[:3])))
 
 
-def _patches(layer: Any, kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the pixels under a kernel, [samples, height * width * channels], of some images."""
+def _patches(layer: Any, kernel: np.ndarray, x: np.ndarray, most: int = ROWS) -> np.ndarray:
+    """Return the pixels under a kernel, [samples, height * width * channels], of some images; at most `most`."""
     import tensorflow as tf
 
     pixels = x.shape[1] * x.shape[2] // (layer.strides[0] * layer.strides[1])
-    maps = x[:: max(1, len(x) // max(FEWEST_MAPS, -(-ROWS // pixels)))]
+    maps = x[:: max(1, len(x) // max(FEWEST_MAPS, -(-most // pixels)))]
     patches = tf.image.extract_patches(
         maps,
         (1, *kernel.shape[:2], 1),
@@ -187,5 +190,5 @@ def _patches(layer: Any, kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
         layer.padding.upper(),
     )
     rows = np.asarray(patches).reshape(-1, patches.shape[-1])
-    chosen: np.ndarray = rows[:: -(-len(rows) // ROWS)]
+    chosen: np.ndarray = rows[:: -(-len(rows) // most)]
     return chosen

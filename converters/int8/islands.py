@@ -7,7 +7,7 @@ costs more than it saves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -93,15 +93,12 @@ def single(simulator: Simulator, cost_db: Mapping[int, float], most: int = MOST)
     return [Island(point, 10 ** (-db / 10), around(simulator, point)) for db, point in order[:most]]
 
 
-def unions(
-    simulator: Simulator, singles: Sequence[Island], costs_ms: Sequence[float], budget_ms: float
-) -> list[frozenset[int]]:
+def unions(simulator: Simulator, costs_ms: Mapping[Island, float], budget_ms: float) -> list[frozenset[int]]:
     """Put islands together as long as what each costs alone adds up to less than a budget, best value first.
 
     Args:
         simulator: of the network.
-        singles: the islands to choose from.
-        costs_ms: latency that each adds; infinite where it must not be.
+        costs_ms: latency that each island adds, costliest tensor first; infinite where it must not be.
         budget_ms: for all.
 
     Returns:
@@ -110,15 +107,14 @@ def unions(
     """
     groups = operators(simulator)
     floor = max(budget_ms, 1e-6) / 100
-    value = [one.noise / max(cost, floor) for one, cost in zip(singles, costs_ms, strict=True)]
     chosen: frozenset[int] = frozenset()
     spent, sets = 0.0, []
-    for i in sorted(range(len(singles)), key=lambda i: -value[i]):
-        together = spent + max(costs_ms[i], 0.0)
+    for one in sorted(costs_ms, key=lambda one: -one.noise / max(costs_ms[one], floor)):
+        together = spent + max(costs_ms[one], 0.0)
         if together > OVERSPENT * budget_ms:
             continue
         spent = together
-        chosen = _bridged(groups, chosen | singles[i].nodes)
+        chosen = _bridged(groups, chosen | one.nodes)
         sets.append(chosen)
     distinct = list(dict.fromkeys(sets))
     spread = np.linspace(0, len(distinct) - 1, min(UNIONS, len(distinct))) if distinct else ()

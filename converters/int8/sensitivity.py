@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from converters.int8.simulator import Simulator, State, write_weights
 
 TINY = float(np.finfo(np.float32).tiny)
 
+NOTHING = -1
+"""Is rounded."""
+
 
 class Sensitivity:
-    """A folded network in real numbers, in which points and layers are rounded one at a time; compiled once."""
+    """A folded network in real numbers, of which one point or one layer is rounded at a time; compiled once."""
 
     def __init__(self, simulator: Simulator, state: State) -> None:
         """Prepare to round what `state` rounds; its weights are taken as float weights."""
@@ -22,25 +26,25 @@ class Sensitivity:
 
         write_weights(simulator.core, state.weights)
         self._simulator = simulator
-        self._layers = tuple(state.weights)
-        self._points_on = tf.Variable(np.zeros(len(simulator.points), bool), trainable=False)
-        self._layers_on = tf.Variable(np.zeros(len(self._layers), bool), trainable=False)
-        slots = {point: i for i, point in enumerate(simulator.points)}
-        layer_slots = {name: i for i, name in enumerate(self._layers)}
+        self._layers = {name: len(simulator.steps) + i for i, name in enumerate(state.weights)}
+        """Number of each layer, after those of the points, which are their positions."""
+        self._rounded = tf.Variable(NOTHING, trainable=False)
+
+        def either(number: int, rounded: Callable[[], Any], whole: Any) -> Any:
+            return tf.cond(tf.equal(self._rounded, number), rounded, lambda: whole)
 
         def call(node: Any, *args: Any, **kwargs: Any) -> Any:
             position, layer = simulator.position[id(node)], node.operation
             if graph.weighted(layer):
                 kernel, bias = state.weights[layer.name]
-                rounded = arithmetic.round_kernel(layer, kernel)
-                kernel = tf.where(self._layers_on[layer_slots[layer.name]], rounded, kernel)
+                number = self._layers[layer.name]
+                kernel = either(number, functools.partial(arithmetic.round_kernel, layer, kernel), kernel)
                 y = graph.linear(layer, args[0], kernel, bias)
             else:
                 y = layer(*args, **kwargs)
-            slot = slots.get(position)
-            if slot is None:
+            if position not in simulator.kinds:
                 return y
-            return tf.where(self._points_on[slot], arithmetic.round_real(y, state.ranges[position]), y)
+            return either(position, functools.partial(arithmetic.round_real, y, state.ranges[position]), y)
 
         self._answer = tf.function(lambda x: graph.run(simulator.core, x, call), autograph=False)
 
@@ -51,23 +55,22 @@ class Sensitivity:
             images: uint8 [n, height, width, 3].
             progress: called with the number of points done, and of all.
         """
-        reference = self._logits(images, (), ())
+        reference = self._logits(images)
         found = {}
         points = sorted(set(self._simulator.points) - self._simulator.float_points())
         for i, point in enumerate(points):
-            found[point] = decibels(reference, self._logits(images, (point,), ()))
+            found[point] = decibels(reference, self._logits(images, point))
             if progress:
                 progress(i + 1, len(points))
         return found
 
     def layers_alone(self, images: np.ndarray) -> dict[str, float]:
         """Return the SQNR of the logits, in dB, when a layer's weights alone are rounded; by the layer's name."""
-        reference = self._logits(images, (), ())
-        return {name: decibels(reference, self._logits(images, (), (name,))) for name in self._layers}
+        reference = self._logits(images)
+        return {name: decibels(reference, self._logits(images, number)) for name, number in self._layers.items()}
 
-    def _logits(self, images: np.ndarray, points: Iterable[int], layers: Iterable[str]) -> np.ndarray:
-        self._points_on.assign([point in points for point in self._simulator.points])
-        self._layers_on.assign([name in layers for name in self._layers])
+    def _logits(self, images: np.ndarray, rounded: int = NOTHING) -> np.ndarray:
+        self._rounded.assign(rounded)
         return logits(np.asarray(self._answer(self._simulator.read(images))))
 
 

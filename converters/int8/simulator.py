@@ -153,7 +153,7 @@ class Simulator:
         self.fused = fused(core, frozenset(self.points))
         self._passed = {position: one.point for one in self.fused.values() for position in one.passed}
         self._dynamic = dynamic(core, classifier)
-        self._answer: Callable[[Any], Any] | None = None
+        self._answer: Callable[..., Any] | None = None
 
     def float_points(self, kept_float: frozenset[int] = frozenset()) -> frozenset[int]:
         """Name the points that stay float: answered in float, and read by operators that read float alone."""
@@ -175,23 +175,26 @@ class Simulator:
 
         write_weights(self.core, state.weights)
         pixels = tf.TensorSpec((None, *self.core.inputs[0].shape[1:]), tf.uint8)
-        answer = tf.function(lambda images: self._run(images, state), autograph=False)
-        self._answer = answer.get_concrete_function(pixels)
+        answer = tf.function(lambda images, error: self._run(images, state, error), autograph=False)
+        self._answer = answer.get_concrete_function(pixels, tf.TensorSpec((), tf.float32))
 
     def read(self, images: np.ndarray) -> np.ndarray:
         """Turn uint8 images into what the folded network reads: float32 [n, height, width, 3]."""
         return (images.astype(np.float32) - np.float32(self.zero)) * self.scale
 
-    def scores(self, images: np.ndarray, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Answer uint8 images [n, height, width, 3] with probabilities [n, classes], as the file will."""
+    def scores(self, images: np.ndarray, float_error: float = 0.0) -> np.ndarray:
+        """Answer uint8 images [n, height, width, 3] with probabilities [n, classes], as the file will.
+
+        float_error: by which share of themselves the answers of islands of float are off, before they are rounded;
+        runtimes differ by as much, as each adds up in its own order.
+        """
         import tensorflow as tf
 
         assert self._answer is not None, "load a state first"
         answers = []
         for start in range(0, len(images), BATCH):
-            answers.append(np.asarray(self._answer(tf.constant(images[start : start + BATCH]))))
-            if progress:
-                progress(min(start + BATCH, len(images)))
+            batch = tf.constant(images[start : start + BATCH])
+            answers.append(np.asarray(self._answer(batch, tf.constant(float_error, tf.float32))))
         return np.concatenate(answers)
 
     def stored(self, images: np.ndarray, state: State) -> dict[int, np.ndarray]:
@@ -207,7 +210,7 @@ class Simulator:
     def _held(self, images: np.ndarray, state: State) -> dict[int, Any]:
         write_weights(self.core, state.weights)
         held: dict[int, Any] = {}
-        self._run(images, state, held)
+        self._run(images, state, held=held)
         return held
 
     def stored_values(self) -> int:
@@ -240,13 +243,13 @@ class Simulator:
                 progress(min(start + BATCH, len(images)))
         return dict(zip(self.points, np.concatenate(parts, axis=1), strict=True))
 
-    def _run(self, images: Any, state: State, held: dict[int, Any] | None = None) -> Any:
+    def _run(self, images: Any, state: State, float_error: Any = 0.0, held: dict[int, Any] | None = None) -> Any:
         import tensorflow as tf
 
         rounded = frozenset(self.points) - self.float_points(state.kept_float)
 
         def call(node: Any, *args: Any, **kwargs: Any) -> Any:
-            y = self._step(node, args, kwargs, state, rounded)
+            y = self._step(node, args, kwargs, state, rounded, float_error)
             position = self.position[id(node)]
             if held is not None and position in state.ranges and not (isinstance(y, Levels) and y.point != position):
                 held[position] = y
@@ -256,7 +259,7 @@ class Simulator:
         answer = graph.run(self.core, levels, call)
         return answer.real() if isinstance(answer, Levels) else answer
 
-    def _step(self, node: Any, args: Any, kwargs: Any, state: State, rounded: frozenset[int]) -> Any:
+    def _step(self, node: Any, args: Any, kwargs: Any, state: State, rounded: frozenset[int], float_error: Any) -> Any:
         """Compute one node: on integers where the file does, in real numbers elsewhere."""
         import keras
 
@@ -291,6 +294,8 @@ class Simulator:
             y = layer(*args, **kwargs)
         if position not in rounded:
             return y
+        if position in state.kept_float:
+            y *= 1.0 + float_error
         stored = arithmetic.quantize(y, state.ranges[position], position)
         return replace(stored, exact=y) if in_float else stored
 

@@ -40,7 +40,7 @@ def squared_error(held: np.ndarray, span: Range) -> float:
 def test_ranges_become_narrower_and_nothing_else_changes(
     mobile: Prepared, images: np.ndarray, way: clipping.Way
 ) -> None:
-    state: State = way.narrowed(mobile, mobile.start, clipping.look(mobile, mobile.start, images))
+    state: State = way.narrowed(mobile, mobile.start, clipping.Values(mobile, mobile.start, images))
     assert state.weights is mobile.start.weights
     assert state.ranges.keys() == mobile.start.ranges.keys()
     narrower = 0
@@ -56,7 +56,7 @@ def test_ranges_become_narrower_and_nothing_else_changes(
 
 @pytest.mark.parametrize("tail", [1e-2, 1e-3])
 def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray, tail: float) -> None:
-    state = clipping.percentile(mobile, mobile.start, clipping.look(mobile, mobile.start, images), tail)
+    state = clipping.percentile(mobile, mobile.start, clipping.Values(mobile, mobile.start, images), tail)
     simulator, held = mobile.simulator, values(mobile, images[:: -(-len(images) // clipping.IMAGES)])
     judged = 0
     for point in set(simulator.points) - simulator.float_points():
@@ -72,7 +72,7 @@ def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray,
 
 
 def test_least_squares_errs_less_than_what_was_seen(mobile: Prepared, images: np.ndarray) -> None:
-    state = clipping.least_squares(mobile, mobile.start, clipping.look(mobile, mobile.start, images))
+    state = clipping.least_squares(mobile, mobile.start, clipping.Values(mobile, mobile.start, images))
     held = values(mobile, images[:: -(-len(images) // clipping.IMAGES)])
     changed = [p for p, span in state.ranges.items() if span != mobile.start.ranges[p]]
     changed = [p for p in changed if mobile.simulator.kinds[p] == "free"]
@@ -87,7 +87,7 @@ def test_one_image_that_reaches_far_counts_for_its_share_alone(mobile: Prepared,
     alike = np.repeat(images[:1], 10, axis=0)
     alike[0] = np.clip(alike[0].astype(np.int64) * 3, 0, 255)
     seen = mobile.simulator.seen(alike)
-    state = clipping.averaged(mobile, mobile.start, clipping.look(mobile, mobile.start, alike))
+    state = clipping.averaged(mobile, mobile.start, clipping.Values(mobile, mobile.start, alike))
     point = next(
         p
         for p in sorted(seen)

@@ -109,6 +109,10 @@ def at(simulator: Simulator, *operators: int, noise: float = 1e-3) -> Island:
     return Island(0, noise, frozenset(node for i in operators for node in groups[i]))
 
 
+def costs(singles: list[Island], *ms: float) -> dict[Island, float]:
+    return dict(zip(singles, ms, strict=True))
+
+
 def places(simulator: Simulator, nodes: frozenset[int]) -> list[int]:
     groups = islands.operators(simulator)
     inside = [i for i, one in enumerate(groups) if one <= nodes]
@@ -119,7 +123,7 @@ def places(simulator: Simulator, nodes: frozenset[int]) -> list[int]:
 def test_best_value_comes_first(mobile: Prepared) -> None:
     simulator = mobile.simulator
     singles = [at(simulator, 0, noise=1e-3), at(simulator, 5, noise=4e-3), at(simulator, 10, noise=2e-3)]
-    found = islands.unions(simulator, singles, [0.1, 0.8, 0.1], 1.0)
+    found = islands.unions(simulator, costs(singles, 0.1, 0.8, 0.1), 1.0)
     assert [places(simulator, one) for one in found] == [[10], [0, 10], [0, 5, 10]]
 
 
@@ -127,14 +131,14 @@ def test_what_is_beyond_the_budget_is_left_out(mobile: Prepared) -> None:
     """What is cheaper may still follow; costs below zero, which are noise of the clock, count as none."""
     simulator = mobile.simulator
     singles = [at(simulator, i, noise=noise) for i, noise in ((0, 9e-3), (5, 8e-3), (10, 1e-3), (14, 1e-4))]
-    found = islands.unions(simulator, singles, [1.5, 1.4, -0.5, 0.4], 1.0)
+    found = islands.unions(simulator, costs(singles, 1.5, 1.4, -0.5, 0.4), 1.0)
     assert [places(simulator, one) for one in found] == [[10], [0, 10], [0, 10, 14]]
 
 
 @pytest.mark.parametrize("gap", range(1, GAP + 3))
 def test_islands_that_nearly_touch_are_bridged(mobile: Prepared, gap: int) -> None:
     simulator = mobile.simulator
-    found = islands.unions(simulator, [at(simulator, 3), at(simulator, 3 + gap)], [0.1, 0.1], 1.0)
+    found = islands.unions(simulator, {at(simulator, 3): 0.1, at(simulator, 3 + gap): 0.1}, 1.0)
     whole = list(range(3, 4 + gap)) if gap <= GAP + 1 else [3, 3 + gap]
     assert places(simulator, found[-1]) == whole
 
@@ -142,7 +146,7 @@ def test_islands_that_nearly_touch_are_bridged(mobile: Prepared, gap: int) -> No
 def test_the_largest_unions_are_measured(mobile: Prepared) -> None:
     simulator = mobile.simulator
     singles = [at(simulator, 2 * i) for i in range(UNIONS + 3)]
-    found = islands.unions(simulator, singles, [0.01] * len(singles), 1.0)
+    found = islands.unions(simulator, dict.fromkeys(singles, 0.01), 1.0)
     assert len(found) == UNIONS
     assert len(set(found)) == UNIONS
     assert places(simulator, found[-1]) == list(range(2 * len(singles) - 1))
@@ -150,15 +154,15 @@ def test_the_largest_unions_are_measured(mobile: Prepared) -> None:
 
 def test_no_budget(mobile: Prepared) -> None:
     simulator = mobile.simulator
-    assert islands.unions(simulator, [at(simulator, 3)], [0.1], 0.0) == []
-    assert islands.unions(simulator, [], [], 1.0) == []
-    assert len(islands.unions(simulator, [at(simulator, 3)], [0.0], 0.0)) == 1
+    assert islands.unions(simulator, {at(simulator, 3): 0.1}, 0.0) == []
+    assert islands.unions(simulator, {}, 1.0) == []
+    assert len(islands.unions(simulator, {at(simulator, 3): 0.0}, 0.0)) == 1
 
 
 def test_what_must_not_be_float_never_is(mobile: Prepared) -> None:
     simulator = mobile.simulator
     singles = [at(simulator, 0), at(simulator, 6), at(simulator, 12)]
-    found = islands.unions(simulator, singles, [INFINITE, INFINITE, 0.1], 1.0)
+    found = islands.unions(simulator, costs(singles, INFINITE, INFINITE, 0.1), 1.0)
     assert [places(simulator, one) for one in found] == [[12]]
 
 
@@ -168,7 +172,11 @@ def simulated(mobile: Prepared) -> Simulator:
 
 
 @given(
-    picked=st.lists(st.tuples(st.integers(0, 16), st.floats(1e-6, 1.0), st.floats(-0.1, 3.0)), max_size=MOST),
+    picked=st.lists(
+        st.tuples(st.integers(0, 16), st.floats(1e-6, 1.0), st.floats(-0.1, 3.0)),
+        max_size=MOST,
+        unique_by=lambda one: one[0],
+    ),
     budget=st.floats(0.01, 2.0),
 )
 @settings(max_examples=60, deadline=None)
@@ -176,7 +184,7 @@ def test_unions_grow_and_stay_within_what_may_be_spent(
     simulated: Simulator, picked: list[tuple[int, float, float]], budget: float
 ) -> None:
     singles = [at(simulated, place, noise=noise) for place, noise, _ in picked]
-    found = islands.unions(simulated, singles, [cost for *_, cost in picked], budget)
+    found = islands.unions(simulated, costs(singles, *(cost for *_, cost in picked)), budget)
     assert all(smaller < larger for smaller, larger in pairwise(found))
     affordable = [one.nodes for one, (*_, cost) in zip(singles, picked, strict=True) if cost <= OVERSPENT * budget]
     if found:

@@ -360,9 +360,16 @@ def test_one_state_after_another(case: Case, images: np.ndarray) -> None:
     np.testing.assert_array_equal(first, again)
     assert np.abs(ranged - first).max() > 1e-3
     assert np.abs(weighted - first).max() > 1e-2
-    done: list[int] = []
-    case.simulator.scores(np.concatenate([images, images]), done.append)
-    assert done == [25, 48]
+
+
+def test_an_error_of_floats_moves_what_islands_answer_alone(case: Case, images: np.ndarray) -> None:
+    simulator = case.simulator
+    simulator.load(case.prepared.start)
+    np.testing.assert_array_equal(simulator.scores(images, float_error=0.01), simulator.scores(images))
+    island = islands.around(simulator, position(simulator, "down_relu"))
+    simulator.load(replace(case.prepared.start, kept_float=island))
+    assert np.abs(simulator.scores(images, float_error=0.01) - simulator.scores(images)).max() > 1e-4
+    np.testing.assert_array_equal(simulator.scores(images, float_error=1e-12), simulator.scores(images))
 
 
 # --- real networks on real photographs --------------------------------------------------------------------------------
