@@ -119,18 +119,16 @@ def search(
     if prepared is None:
         return None
     walk = _Walk(prepared, every, training, held_out, progress)
+    best = demand.effort == "best"
     walk.attempt("calibration alone", prepared.start)
     nearest, *others = METHODS
     walk.corrections(nearest)
-    walk.clipping(WAYS if demand.effort == "best" else LIKELY)
-    if demand.effort == "best":
-        walk.corrections(*others)
-    elif walk.sqnr_db < POOR_DB or walk.corrections(others[0]):
-        walk.corrections(others[1])
+    walk.clipping(WAYS if best else LIKELY)
+    walk.corrections(*others if best or walk.sqnr_db >= POOR_DB else others[-1:], go_on=best)
     walk.equalization()
     walk.islands(demand)
     walk.more_images()
-    if demand.effort == "best":
+    if best:
         walk.distillation()
     return Found(prepared, walk.state, walk.base, walk.method, tuple(walk.attempts))
 
@@ -193,14 +191,13 @@ class _Walk:
             self._best, self.state = tried, state
         return wins
 
-    def corrections(self, *methods: Method) -> bool:
-        """Try ways to round weights and correct biases; say whether the last one helped."""
-        helped = False
+    def corrections(self, *methods: Method, go_on: bool = False) -> None:
+        """Try ways to round weights and correct biases, up to the first that does not help; go_on: all of them."""
         for method in methods:
-            helped = self.attempt(method.name, self._corrected(self.base, method))
-            if helped:
+            if self.attempt(method.name, self._corrected(self.base, method)):
                 self.method = method
-        return helped
+            elif not go_on:
+                return
 
     def clipping(self, ways: Sequence[Way]) -> None:
         """Try ranges that cut off what is rare."""

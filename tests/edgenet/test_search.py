@@ -73,8 +73,10 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
 ) -> None:
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
     monkeypatch.setattr(search, "CHEAP", 3.0)
+    monkeypatch.setattr(search, "FEW", 2)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    monkeypatch.setattr(clipping, "LIKELY", ())
     file = searched(symbols, few, tmp_path, Demand())
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
@@ -89,6 +91,29 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     with ModelProcess(file.path) as process:
         assert process.info.ops is not None
         assert process.info.delegated_ops == process.info.ops, "an island left the delegate"
+
+
+@pytest.mark.slow
+def test_islands_that_runtimes_would_answer_apart_are_left_out(
+    symbols: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With floats a thousandth apart every island moves levels; with none apart, none is in the way."""
+    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
+    monkeypatch.setattr(search, "CHEAP", 3.0)
+    monkeypatch.setattr(search, "FEW", 1)
+    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    monkeypatch.setattr(clipping, "LIKELY", ())
+    images = np.concatenate(list(batches(few.files, Preprocessing(symbols.height, symbols.width), 16)))
+    answers = np.concatenate(list(symbols.scores([images])))
+    on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
+    tried = []
+    monkeypatch.setattr(search, "ALIKE_DB", 60.0)
+    for error in (1e-3, 0.0):
+        monkeypatch.setattr(search, "FLOAT_ERROR", error)
+        found = search.search(symbols, images[10:], on, Demand(), lambda *_: None)
+        assert found is not None
+        tried.append(any(attempt.what.startswith("islands") for attempt in found.attempts))
+    assert tried == [False, True]
 
 
 @pytest.fixture(scope="module")
