@@ -1,7 +1,7 @@
 """What XNNPACK's int8 kernels compute, in whole float32 numbers: exact as long as sums stay below 2^24.
 
 Sources: XNNPACK's requantization (fp32: the integer sum times one float32 factor, rounded half to even), its qs8 add
-(multipliers of 21 bits, rounded half up), multiply and mean (fp32 again).
+(multipliers of 21 bits, rounded half up), multiply and mean (fp32 again); and the order in which its float kernels add.
 """
 
 from __future__ import annotations
@@ -123,6 +123,47 @@ def convolve(
     whole_bias = np.clip(np.rint(bias / unit), -limit, limit).astype(np.float32)
     factor = (unit / span.scale).astype(np.float32)
     return store(graph.linear(layer, x.values, whole, whole_bias) * factor, span, point, bounds)
+
+
+def in_float(layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any) -> Any:
+    """Convolve, or multiply matrices, in float: fused multiply-adds from the bias on, one weight after another.
+
+    XNNPACK's gemm and igemm go through rows, columns and channels of a kernel, its dwconv through columns and rows.
+    Another order would differ in the last bit, and the network behind make other levels of that.
+    """
+    import tensorflow as tf
+
+    pieces = _pieces(layer, kernel, tf.cast(x, tf.float64))
+    if pieces is None:
+        return graph.linear(layer, x, kernel, bias)
+    answer: Any = bias
+    for values, weights in pieces:  # in float64 the product is exact
+        answer = tf.cast(values * weights.astype(np.float64) + tf.cast(answer, tf.float64), tf.float32)
+    return answer
+
+
+def _pieces(layer: Any, kernel: np.ndarray, x: Any) -> list[tuple[Any, np.ndarray]] | None:
+    """List what each answer of a layer is the sum of, in order; None for a layer that XNNPACK computes otherwise."""
+    import keras
+    import tensorflow as tf
+
+    if isinstance(layer, keras.layers.Dense):
+        return [(x[..., i : i + 1], kernel[i]) for i in range(len(kernel))]
+    if getattr(layer, "groups", 1) > 1 or getattr(layer, "depth_multiplier", 1) > 1 or layer.dilation_rate != (1, 1):
+        return None
+    spans = []  # of the rows, and of the columns
+    for size, taps, stride in zip(x.shape[1:3], kernel.shape[:2], layer.strides, strict=True):
+        answers = -(-size // stride) if layer.padding == "same" else (size - taps) // stride + 1
+        missing = max((answers - 1) * stride + taps - size, 0)
+        spans.append((missing, [slice(i, i + (answers - 1) * stride + 1, stride) for i in range(taps)]))
+    (above, rows), (left, columns) = spans
+    x = tf.pad(x, ((0, 0), (above // 2, above - above // 2), (left // 2, left - left // 2), (0, 0)))
+    if graph.depthwise(layer):
+        places = [(row, column) for column in range(len(columns)) for row in range(len(rows))]
+        return [(x[:, rows[i], columns[j]], kernel[i, j, :, 0]) for i, j in places]
+    places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
+    channels = range(kernel.shape[2])
+    return [(x[:, rows[i], columns[j], k : k + 1], kernel[i, j, k]) for i, j in places for k in channels]
 
 
 def classify(layer: Any, weights: tuple[np.ndarray, np.ndarray], x: Any) -> Any:

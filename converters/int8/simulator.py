@@ -4,8 +4,8 @@ Weights are rounded a channel (symmetric, 127 steps a side), activations a tenso
 where the file stores integers. Everything that is decided about a network's quantization is decided here, in
 milliseconds an image, and proven on the file.
 
-Integers stay integers from point to point, computed as XNNPACK computes them: a deep network amplifies one level's
-difference in an early layer into many in the last.
+Integers stay integers from point to point, computed as XNNPACK computes them, and floats are added up in its order: a
+deep network amplifies one level's difference in an early layer into many in the last.
 """
 
 from __future__ import annotations
@@ -286,8 +286,10 @@ class Simulator:
             y = arithmetic.classify(layer, state.weights[layer.name], args[0])
         elif graph.weighted(layer):
             kernel, bias = state.weights[layer.name]
-            kernel = kernel if position in state.kept_float else arithmetic.round_kernel(layer, kernel)
-            y = graph.linear(layer, args[0], kernel, bias)
+            if position in state.kept_float:
+                y = arithmetic.in_float(layer, kernel, bias, args[0])
+            else:
+                y = graph.linear(layer, args[0], arithmetic.round_kernel(layer, kernel), bias)
         elif graph.activation(layer) == "hard_swish":
             y = arithmetic.hard_swish(args[0])
         else:

@@ -255,11 +255,10 @@ def island_off(case: Case, images: np.ndarray, where: str) -> np.ndarray:
         "features",
     ],
 )
-def test_with_an_island_of_float_the_scores_stay_near(case: Case, others: np.ndarray, where: str) -> None:
-    """Float additions in another order differ in the last bit, which now and then rounds to the next level."""
+def test_with_an_island_of_float_the_scores_are_the_files(case: Case, others: np.ndarray, where: str) -> None:
+    """Float additions in another order would differ in the last bit, which now and then rounds to the next level."""
     off = island_off(case, others, where)
-    assert (off < 1.01).mean() >= 0.95
-    assert np.median(off) < 0.1
+    assert (off < 0.01).mean() >= 0.98  # only the float mean of all pixels is added up otherwise
 
 
 @pytest.mark.parametrize("mobile", ["convolution", pytest.param("dense", marks=AN_OPERATOR_OF_ITS_OWN)], indirect=True)
@@ -393,25 +392,27 @@ def real_network(family: str, data: Path) -> keras.Model:
     return model
 
 
+ISLANDS = {
+    "V1-0.25": ("conv_pw_2", "conv_dw_3"),
+    "V2": ("Conv1", "expanded_conv_depthwise"),
+    "V3-Small": ("conv", "expanded_conv_1_expand", "expanded_conv_10_depthwise"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family",
-    [
-        "V1-0.25",
-        "V2",
-        "V3-Small",
-    ],
-)
+@pytest.mark.parametrize("family", ISLANDS)
 def test_real_networks_answer_photographs_as_their_files_do(data: Path, family: str) -> None:
+    """With islands of float early in the network, too: there a last bit would move most logits of most photographs."""
     seen = photographs(sorted((data / "imagenet" / "calibration").glob("*/*.png"))[::8])
     unseen = photographs(sorted((data / "imagenet" / "validation").glob("*/*.png"))[::6][:50])
+    assert len(unseen) == 50
     prepared = prepare(real_network(family, data), seen, **SIGNED)
     assert prepared is not None
-    state = prepared.start
-    file = Writer(prepared, state, seen).tflite(state).flatbuffer
-    prepared.simulator.load(state)
-    ours, its = prepared.simulator.scores(unseen), file_scores(file, unseen)
-    assert len(unseen) == 50
-    off = np.abs(np.log(np.maximum(ours, 1e-37)) - np.log(np.maximum(its, 1e-37))).max(axis=1)
-    (scores,) = (p for p, kind in prepared.simulator.kinds.items() if kind == "scores")
-    assert (off < 0.001 * state.ranges[scores].scale).mean() >= 0.99
+    simulator, writer = prepared.simulator, Writer(prepared, prepared.start, seen)
+    (scores,) = (p for p, kind in simulator.kinds.items() if kind == "scores")
+    for kept in (frozenset[int](), islands.of_layers(simulator, ISLANDS[family])):
+        state = replace(prepared.start, kept_float=kept)
+        simulator.load(state)
+        ours, its = simulator.scores(unseen), file_scores(writer.tflite(state).flatbuffer, unseen)
+        off = np.abs(np.log(np.maximum(ours, 1e-37)) - np.log(np.maximum(its, 1e-37))).max(axis=1)
+        assert (off < 0.001 * state.ranges[scores].scale).mean() >= 0.99
