@@ -75,8 +75,8 @@ class IslandLatency:
                         for process, own in zip(processes, samples, strict=True):
                             own.append(process.measure(TURN).samples_ns)
         fastest = [float(np.percentile(np.concatenate(own), FASTEST)) / 1e6 for own in samples]
-        delegated = [left <= outside[0] and math.isfinite(left) for left in outside]
-        return fastest[:1] + [ms if all_ else math.inf for ms, all_ in zip(fastest[1:], delegated[1:], strict=True)]
+        stays = [left <= outside[0] and math.isfinite(left) for left in outside]
+        return fastest[:1] + [ms if inside else math.inf for ms, inside in zip(fastest[1:], stays[1:], strict=True)]
 
 
 def _outside(process: ModelProcess) -> float:

@@ -5,10 +5,10 @@
 3. Narrower ranges, with that correction: averaged over the images, a percentile; "best": another, and least squares.
 4. Weights rounded by GPTQ; where that helped, weights fitted to the quantized input before. "fast": that alone where
    activations cost most.
-5. Equalization of the channels ahead of depthwise layers, with the best correction; with none where none helped.
+5. "best": equalization of the channels ahead of depthwise layers, with the best correction, if any.
 6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
 7. That correction from as many images as memory holds, unless activations cost so much that it would not show.
-8. With effort "best": ranges tuned by gradient, then distillation of everything.
+8. "best": ranges tuned by gradient, then distillation of everything.
 
 Corrections and distillation see two thirds of the calibration images; every step is judged by the other third. Nothing
 is random but for a seed that never changes; only islands depend on the machine, by their latency.
@@ -62,7 +62,10 @@ ALIKE_DB = 27.0
 """SQNR of the logits that islands must leave in spite of FLOAT_ERROR: at 25 dB two files disagree on 2 % of images."""
 
 ALIKE_IMAGES = 12
+"""That it is judged by."""
+
 SENSITIVITY_IMAGES = 8
+"""That a tensor's cost is judged by."""
 
 DISTILLATION = 16_000_000_000
 """Values that the network stores on all steps' images: 2 to 5 minutes of training on 2 cores, whatever the network."""
@@ -125,7 +128,8 @@ def search(
     walk.corrections(nearest)
     walk.clipping(WAYS if best else LIKELY)
     walk.corrections(*others if best or walk.sqnr_db >= POOR_DB else others[-1:], go_on=best)
-    walk.equalization()
+    if best:
+        walk.equalization()
     walk.islands(demand)
     walk.more_images()
     if best:
