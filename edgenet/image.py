@@ -35,6 +35,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from edgenet.blocks import MOST, block_means
 from edgenet.errors import EdgenetError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -150,7 +151,14 @@ def fit(image: Pixels, prep: Preprocessing) -> Pixels:
     view = _crop(image, prep)
     if view.shape[:2] == (prep.height, prep.width):
         return np.array(view)
-    resized = Image.fromarray(view).resize((prep.width, prep.height), Image.Resampling.BILINEAR, reducing_gap=1.0)
+    # What Pillow's own `reducing_gap=1.0` does, in fewer copies.
+    rows, columns = max(1, view.shape[0] // prep.height), max(1, view.shape[1] // prep.width)
+    if rows * columns > MOST:
+        picture = Image.fromarray(view).reduce((columns, rows))
+    else:
+        picture = Image.fromarray(block_means(view, rows, columns) if rows * columns > 1 else view)
+    box = (0, 0, view.shape[1] / columns, view.shape[0] / rows)
+    resized = picture.resize((prep.width, prep.height), Image.Resampling.BILINEAR, box)
     result: Pixels = np.array(resized)
     return result
 

@@ -1,0 +1,84 @@
+"""Means of blocks of pixels, byte for byte those of Pillow's Image.reduce.
+
+Pillow must copy a picture twice before it may begin: cut out of its rows, then from 3 bytes a pixel to 4. Here it is
+read once, where it lies. The arithmetic is in whole numbers: the same bytes on every processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+_Sums: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+_STRIP = 1 << 17  # sums that are worked on at a time: they stay in the processor's cache
+_LEVELS = 255  # of a channel, above 0
+
+MOST = 1 << 15
+"""Pixels of a block, at most: beyond, Pillow's own rounding is off."""
+
+
+def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Average blocks of rows x columns pixels: uint8 [h, w, c] to uint8 [ceil(h / rows), ceil(w / columns), c].
+
+    rows, columns: 1 or more, of at most MOST pixels together. Blocks begin at the upper left; what is left at the right
+    and lower edges are smaller blocks, each the mean of its own pixels.
+    """
+    height, width, channels = image.shape
+    means = np.empty((-(-height // rows), -(-width // columns), channels), np.uint8)
+    for top, bottom, high in _spans(height, rows):
+        for left, right, wide in _spans(width, columns):
+            part = means[top // rows : -(-bottom // rows), left // columns : -(-right // columns)]
+            _fill(part, image[top:bottom, left:right], high, wide)
+    return means
+
+
+def _spans(length: int, block: int) -> Iterator[tuple[int, int, int]]:
+    """Yield where blocks of one length lie, and that length: of the whole ones, and of the one that is left."""
+    whole = length // block * block
+    if whole:
+        yield 0, whole, block
+    if whole < length:
+        yield whole, length, length - whole
+
+
+def _fill(means: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
+    """Write the mean of every block of a picture that whole blocks fill, strip by strip."""
+    pixels = rows * columns
+    # As Pillow does it: a product instead of a division; its factor is a single-precision number, cut to an integer.
+    factor = np.uint32(np.float32(2**32) / np.float32(256 * pixels))
+    half = np.uint32(pixels // 2)
+    step = min(len(means), max(1, _STRIP // image[0].size))
+    kind = np.uint16 if pixels * _LEVELS < 1 << 16 else np.uint32
+    room = np.empty((3, step, *image.shape[1:]), kind)  # for all strips: new memory costs more than the sums
+    shares = np.empty((step, *means.shape[1:]), np.uint32)
+    for first in range(0, len(means), step):
+        part = means[first : first + step]
+        strip = image[first * rows : (first + len(part)) * rows]
+        lines, *spare = room[:, : len(part)]
+        np.copyto(lines, strip[::rows])
+        for row in range(1, rows):
+            np.add(lines, strip[row::rows], out=lines)
+        sums = _neighbours(lines, columns, *spare)
+        share = shares[: len(part)]
+        for channel in range(means.shape[2]):  # one at a time: three neighbours are too short a run for numpy
+            share[..., channel] = sums[:, ::columns, channel]
+        share += half
+        share *= factor
+        share >>= np.uint32(24)
+        part[...] = share
+
+
+def _neighbours(one: _Sums, count: int, room: _Sums, spare: _Sums) -> _Sums:
+    """Add up every `count` neighbours of a row: [h, w, c] to [h, w - count + 1, c], by doubling, in room or spare."""
+    sums, have = one, 1
+    for bit in f"{count:b}"[1:]:
+        sums, room, spare = np.add(sums[:, :-have], sums[:, have:], out=room[:, : sums.shape[1] - have]), spare, room
+        have *= 2
+        if bit == "1":
+            sums, room, spare = np.add(sums[:, :-1], one[:, have:], out=room[:, : sums.shape[1] - 1]), spare, room
+            have += 1
+    return sums
