@@ -17,7 +17,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_examples(tmp_path: Path) -> None:
-    said = run("convert_and_verify.py", tmp_path)
+    said = run("convert_and_verify.py", tmp_path, "plain")
     assert "passed True" in said
     picture = sorted((tmp_path / "images" / "heart").iterdir())[0]
     best = run("run_on_a_pi.py", tmp_path / "symbols_int8.tflite", picture).splitlines()[0]

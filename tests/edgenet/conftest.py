@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,46 +19,40 @@ from tests.devices.adbd import Adbd
 from tests.devices.peers import running
 from tests.devices.sshd import Sshd
 
+from .command_line import CommandLine as CommandLine
+from .command_line import Edgenet as Edgenet
+from .command_line import Ran as Ran
+
 NETWORK = "mobilenet_v2_0.35_48"  # for what needs no trained weights
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What one call of the command line did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """stdout as exactly one JSON document."""
-        return json.loads(self.out)
-
-
-Edgenet = Callable[..., Ran]
+CLASSIFIER = """
+import sys, keras
+from keras import layers
+keras.utils.set_random_seed(2)
+def own(normalize):
+    steps = [keras.Input((64, 64, 3)), layers.RandomFlip(), *normalize, layers.Conv2D(8, 3, strides=2), layers.ReLU(),
+             layers.MaxPooling2D(), layers.Conv2D(16, 3, strides=2, activation="relu"), layers.Flatten(),
+             layers.Dropout(0.5), layers.Dense(5)]
+    return keras.Sequential(steps)
+folder = sys.argv[1]
+own([layers.Rescaling(1 / 255)]).save(f"{folder}/rescaled.keras")
+own([]).save(f"{folder}/bare.h5")
+own([layers.Lambda(lambda x: x / 255)]).save(f"{folder}/lambda.keras")
+# What a user serves has no augmentation in it.
+plain = keras.Sequential([layer for layer in own([layers.Rescaling(1 / 255)]).layers if "flip" not in layer.name])
+plain.build((None, 64, 64, 3))
+plain.export(f"{folder}/saved", verbose=False)
+"""
 
 
 @pytest.fixture(scope="session")
-def edgenet(tmp_path_factory: pytest.TempPathFactory) -> Edgenet:
+def edgenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edgenet]:
     """Run the command line in a process of its own, as a user does, but with settings and results of its own."""
     home = tmp_path_factory.mktemp("home")
     own = {f"EDGENET_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "CACHE", "DATA")}
-
-    def run(*arguments: object, timeout_s: float = 180, cwd: Path | None = None) -> Ran:
-        environment = {**own, **os.environ, "COLUMNS": "160"}
-        done = subprocess.run(
-            [sys.executable, "-m", "edgenet", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=environment,
-            check=False,
-            cwd=cwd,
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    return run
+    with CommandLine(own, tmp_path_factory.mktemp("said")) as run:
+        yield run
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +64,26 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(edgenet: Edgenet, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of float32 and int8 files of the embedded classifier, as `convert` and `quantize` make them."""
-    out = tmp_path_factory.mktemp("made")
-    for arguments in (("convert", "symbols"), ("quantize", "symbols", "--calibration", pictures)):
-        ran = edgenet(*arguments, "-o", out, "--json")
-        assert ran.code == 0, ran.err
-        assert len(ran.document) == 2
-    return out
+def demo(edgenet: Edgenet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    """The folder that `demo` filled, and what it said: it does all that the command line can, so it is run once."""
+    out = tmp_path_factory.mktemp("demonstrated") / "demo"
+    return out, edgenet("demo", "-o", out, timeout_s=400)
+
+
+@pytest.fixture(scope="session")
+def made(demo: tuple[Path, Ran]) -> Path:
+    """A folder of float32 and int8 files of the embedded classifier, and of the pictures they were calibrated on."""
+    folder, ran = demo
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keras files of a user's own network, saved by Keras in another process."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-c", CLASSIFIER, folder], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ from edgenet.results import recent
 from tests.devices.peers import comes
 from tests.devices.tiny_models import tiny_tflite, write
 
-from .conftest import Desk, Edgenet
+from .command_line import BRIEFLY, Edgenet
+from .conftest import Desk
 from .symbols_files import INT8
 
 SHORT = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=1)
@@ -146,7 +147,7 @@ def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> N
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, place: int) -> None:
     before = len(recent(1000))
-    command = [sys.executable, "-m", "edgenet", "bench", str(INT8), "--repetitions", "50"]
+    command = [*BRIEFLY, "bench", str(INT8), "--repetitions", "100"]
     bench = subprocess.Popen([*command, "--device", desk.names[place]], stderr=subprocess.PIPE, text=True)
     assert comes(lambda: len(recent(1000)) > before and len(recent(1)[0].repetitions) > 0, 60)
     bench.send_signal(signal.SIGINT)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.symbols.glyphs import LABELS
 
-from .conftest import NETWORK, Edgenet
+from .conftest import NETWORK, Edgenet, Ran
 
 FILES = tuple(f"symbols_{precision}.{kind}" for precision in ("float32", "int8") for kind in ("tflite", "onnx"))
 
@@ -40,12 +41,12 @@ def test_help_names_every_verb(edgenet: Edgenet) -> None:
     assert all(f" {verb} " in said.out for verb in verbs.split())
 
 
-def test_demo_does_the_whole_job(edgenet: Edgenet, tmp_path: Path) -> None:
-    ran = edgenet("demo", "-o", tmp_path / "demo")
+def test_demo_does_the_whole_job(demo: tuple[Path, Ran]) -> None:
+    folder, ran = demo
     assert ran.code == 0, ran.err
     for name in FILES:
         assert name in ran.out
-        assert (tmp_path / "demo" / name).is_file()
+        assert (folder / name).is_file()
     assert ran.out.count("passed") == 4
     assert "measure" in ran.err
 
@@ -90,10 +91,10 @@ def test_doctor_prints_the_command_whole_and_a_missing_extra_is_one_line(tmp_pat
 @pytest.mark.parametrize("precision", ["float16", "int16x8", "dynamic"])
 def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_path: Path, precision: str) -> None:
     verb = ("convert",) if precision == "float16" else ("quantize",)
-    calibration = ("--calibration", pictures) if precision == "int16x8" else ()
+    calibration = ("--calibration", pictures, "--limit", 24) if precision == "int16x8" else ()
     made = edgenet(*verb, "symbols", "--precision", precision, *calibration, "-o", tmp_path, "--json")
     assert made.code == 0, made.err
-    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
+    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 20, "--json")
     assert ran.code == 0, ran.err
     assert [row["precision"] for row in ran.document] == [precision, precision]
     assert ("slower than float32" in made.err) == (precision == "int16x8")
@@ -147,7 +148,7 @@ def test_manifest_says_everything(made: Path) -> None:
         assert {"edgenet", "keras"} <= {tool["name"] for tool in manifest["tools"]}
         assert manifest["command"].startswith("edgenet ")
         if "int8" in name:
-            assert manifest["quantization"]["calibration_images"] == 120
+            assert manifest["quantization"]["calibration_images"] == CALIBRATION_PER_CLASS * len(LABELS)
             assert len(manifest["quantization"]["calibration_sha256"]) == 64
             assert any("SOFTMAX" in kept.upper() for kept in manifest["quantization"]["kept_float"])
         else:

@@ -14,22 +14,26 @@ from converters.int8 import clipping, correct, islands
 from devices.model_process import ModelProcess
 from edgenet import search
 from edgenet.advice import FLOAT16, advise
-from edgenet.artifact import Artifact, Attempt
+from edgenet.artifact import Artifact, Attempt, Source
 from edgenet.candidates import held_out
-from edgenet.dataset import batches, labelled
+from edgenet.dataset import batches
 from edgenet.image import Preprocessing
-from edgenet.nets.network import Network, open_network
+from edgenet.nets.network import Network
 from edgenet.order import NONE, Calibration, Demand, Order, calibration_images
 from edgenet.quantization import quantize
-from edgenet.symbols.glyphs import LABELS
 from edgenet.trial import Images, drop_points, judged
+from tests.converters.int8.networks import SIGNED, coarse_network
 
 from .conftest import Edgenet
 
 
 @pytest.fixture(scope="module")
-def symbols() -> Network:
-    return open_network("symbols")
+def coarse() -> Network:
+    """Six layers that 8 bits do not fit: every step of the search has something to do, and little to trace."""
+    core = coarse_network()
+    classes = int(core.outputs[0].shape[-1])
+    source = Source("coarse", "", "", "none", "", classes, "-1..1", None)
+    return Network("coarse", core, SIGNED["scale"], SIGNED["offset"], None, source)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +51,13 @@ def simulated(file: Artifact) -> list[Attempt]:
     return [attempt for attempt in file.manifest.quantization.attempts if attempt.subject == "simulator"]
 
 
-@pytest.mark.slow
 def test_best_is_fast_and_then_distillation_and_the_same_twice(
-    symbols: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "STEPS", (6, 6))
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[-1:])
     demand = Demand(effort="best", keep_float=(NONE,))
-    first, again = (searched(symbols, few, tmp_path / name, demand) for name in ("first", "again"))
+    first, again = (searched(coarse, few, tmp_path / name, demand) for name in ("first", "again"))
     assert [attempt.what for attempt in simulated(first)] == [
         "calibration alone",
         correct.METHODS[0].name,
@@ -67,17 +70,17 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
     assert first.path.read_bytes() == again.path.read_bytes()
 
 
-@pytest.mark.slow
 def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
-    symbols: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
     monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 2)
+    monkeypatch.setattr(search, "ALIKE_DB", 0.0)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     monkeypatch.setattr(clipping, "LIKELY", ())
-    file = searched(symbols, few, tmp_path, Demand())
+    file = searched(coarse, few, tmp_path, Demand())
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
     island, before = attempts[place], [attempt for attempt in attempts[:place] if attempt.kept][-1]
@@ -93,9 +96,8 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
         assert process.info.delegated_ops == process.info.ops, "an island left the delegate"
 
 
-@pytest.mark.slow
 def test_islands_that_runtimes_would_answer_apart_are_left_out(
-    symbols: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
+    coarse: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With floats a thousandth apart every island moves levels; with none apart, none is in the way."""
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
@@ -103,14 +105,14 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     monkeypatch.setattr(search, "FEW", 1)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     monkeypatch.setattr(clipping, "LIKELY", ())
-    images = np.concatenate(list(batches(few.files, Preprocessing(symbols.height, symbols.width), 16)))
-    answers = np.concatenate(list(symbols.scores([images])))
+    images = np.concatenate(list(batches(few.files, Preprocessing(coarse.height, coarse.width), 16)))
+    answers = np.concatenate(list(coarse.scores([images])))
     on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
     tried = []
-    monkeypatch.setattr(search, "ALIKE_DB", 60.0)
+    monkeypatch.setattr(search, "ALIKE_DB", 100.0)
     for error in (1e-3, 0.0):
         monkeypatch.setattr(search, "FLOAT_ERROR", error)
-        found = search.search(symbols, images[10:], on, Demand(), lambda *_: None)
+        found = search.search(coarse, images[10:], on, Demand(), lambda *_: None)
         assert found is not None
         tried.append(any(attempt.what.startswith("islands") for attempt in found.attempts))
     assert tried == [False, True]
@@ -138,19 +140,14 @@ def test_a_missed_gate_is_exit_3_and_says_what_would_reach_it(
     assert (tmp_path / "symbols_int8.tflite").exists(), "the file is made all the same: the gate is what was missed"
 
 
-@pytest.mark.slow
-def test_advice_is_what_was_simulated(
-    symbols: Network, few: Calibration, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_advice_is_what_was_simulated(coarse: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names layers as --keep-float takes them, with the loss and the latency of exactly these in float."""
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
-    prep = Preprocessing(symbols.height, symbols.width)
-    dataset = labelled(pictures, LABELS)
-    images, shown = (np.concatenate(list(batches(files, prep, 16))) for files in (few.files, dataset.files))
-    answers = [np.concatenate(list(symbols.scores([some]))) for some in (images, shown)]
+    images = np.concatenate(list(batches(few.files, Preprocessing(coarse.height, coarse.width), 16)))
+    answers = np.concatenate(list(coarse.scores([images])))
     apart = held_out(images)
-    on = Images(images[apart], answers[0][apart], shown, dataset.targets, answers[1])
-    found = search.search(symbols, images[~apart], on, Demand(keep_float=(NONE,)), lambda *_: None)
+    on = Images(images[apart], answers[apart], images, answers.argmax(axis=1), answers)  # what it says is right
+    found = search.search(coarse, images[~apart], on, Demand(keep_float=(NONE,)), lambda *_: None)
     assert found is not None
 
     said = advise(found, images, images[~apart], on, Demand(max_drop=100.0), lambda *_: None)

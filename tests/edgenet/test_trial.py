@@ -13,7 +13,9 @@ from converters.int8.clipping import LIKELY
 from converters.int8.correct import METHODS
 from edgenet import trial
 from edgenet.artifact import Attempt
+from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.symbols.generate import write_folder
+from edgenet.symbols.glyphs import LABELS
 
 from .conftest import Edgenet
 
@@ -28,10 +30,11 @@ def attempts_of(made: Path, name: str) -> list[dict[str, Any]]:
 def test_the_manifest_says_what_was_tried(made: Path) -> None:
     for name in ("symbols_int8.tflite", "symbols_int8.onnx"):
         attempts = attempts_of(made, name)
-        simulated = [attempt["what"] for attempt in attempts if attempt["subject"] == "simulator"]
-        nearest, *others = (method.name for method in METHODS)
-        order = ["calibration alone", nearest, *(way.name for way in LIKELY), *others, "equalization"]
-        assert simulated[: len(order)] == order
+        simulated = {attempt["what"]: attempt["kept"] for attempt in attempts if attempt["subject"] == "simulator"}
+        nearest, gptq, compensated = (method.name for method in METHODS)
+        order = ["calibration alone", nearest, *(way.name for way in LIKELY), gptq]
+        order += [compensated] if simulated[gptq] else []
+        assert list(simulated)[: len(order)] == order
         files = [attempt for attempt in attempts if attempt["subject"] != "simulator"]
         assert [attempt["subject"] for attempt in files] == [name.rsplit(".", 1)[1]] * 2
         assert sum(attempt["kept"] for attempt in files) == 1
@@ -44,12 +47,6 @@ def test_the_simulator_says_what_the_file_will_answer(made: Path) -> None:
     simulated = [attempt for attempt in attempts if attempt["subject"] == "simulator" and attempt["kept"]][-1]
     written = next(attempt for attempt in attempts if attempt["subject"] == "tflite" and attempt["what"] != PLAIN)
     assert written["sqnr_db"] == pytest.approx(simulated["sqnr_db"], abs=0.2)
-
-
-def test_plain_effort_tries_one_way(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
-    options = ("--effort", "plain", "--to", "tflite", "-o", tmp_path, "--json")
-    made = edgenet("quantize", "symbols", "--calibration", pictures, *options)
-    assert made.document[0]["manifest"]["quantization"]["attempts"] == []
 
 
 def tried(sqnr_db: float, agreement: float) -> Attempt:
@@ -80,24 +77,29 @@ def test_a_step_is_kept_only_where_it_helps() -> None:
     assert kept((13.0, 1.0), (25.0, 0.99))  # one image of a hundred is no evidence
 
 
-def test_what_is_kept_is_what_is_written(made: Path, edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
-    for name in ("symbols_int8.tflite", "symbols_int8.onnx"):
+def test_plain_effort_tries_one_way_and_what_is_kept_is_what_is_written(
+    made: Path, edgenet: Edgenet, tmp_path: Path
+) -> None:
+    options = ("--limit", CALIBRATION_PER_CLASS * len(LABELS), "--effort", "plain", "-o", tmp_path, "--json")
+    plain = edgenet("quantize", "symbols", "--calibration", made / "symbols-calibration", *options)
+    for file, name in zip(plain.document, ("symbols_int8.tflite", "symbols_int8.onnx"), strict=True):
+        assert file["manifest"]["quantization"]["attempts"] == []
         kind = name.rsplit(".", 1)[1]
         kept = next(one["what"] for one in attempts_of(made, name) if one["kept"] and one["subject"] == kind)
-        options = ("--effort", "plain", "--to", kind, "-o", tmp_path, "--json")
-        plain = edgenet("quantize", "symbols", "--calibration", pictures, *options).document[0]["path"]
-        same = Path(plain).read_bytes() == (made / name).read_bytes()
+        same = Path(file["path"]).read_bytes() == (made / name).read_bytes()
         assert same == (kept == PLAIN)
 
 
-def test_a_layer_stays_float_where_the_user_says_so(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
-    options = ("--keep-float", "Conv1", "-o", tmp_path, "--json")
-    made = edgenet("quantize", "symbols", "--calibration", pictures, *options)
+def test_a_layer_stays_float_where_the_user_says_so(
+    edgenet: Edgenet, models: Path, pictures: Path, tmp_path: Path
+) -> None:
+    quantize = ("quantize", models / "rescaled.keras", "--calibration", pictures, "-o", tmp_path, "--json")
+    made = edgenet(*quantize, "--keep-float", "conv2d_1")
     for file in made.document:
-        assert any(kept.lower().startswith("conv") for kept in file["manifest"]["quantization"]["kept_float"])
-    refused = edgenet("quantize", "symbols", "--calibration", pictures, "--keep-float", "Conv9", "-o", tmp_path)
+        assert any("conv" in kept.lower() for kept in file["manifest"]["quantization"]["kept_float"])
+    refused = edgenet(*quantize, "--keep-float", "Conv9", "--to", "tflite")
     assert refused.code == 2
-    assert "Conv9: no such layer; known are Conv1" in refused.err
+    assert "Conv9: no such layer; known are conv2d" in refused.err
 
 
 def test_a_drop_is_measured_and_judged(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
