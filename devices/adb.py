@@ -208,7 +208,7 @@ class AdbShell:
                 stdout, stderr = self._ask(("shell", "-T", sent.text), timeout_s, stdin)
             except ShellError:
                 raise
-            except BaseException as exc:
+            except BaseException as exc:  # a timeout, Ctrl-C, whatever it is: nothing is left running there
                 self._kill(sent)
                 if isinstance(exc, subprocess.TimeoutExpired):
                     raise overdue(self.name, command, timeout_s) from None

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -22,6 +20,7 @@ from devices.bundle_parts import Part, fetch, read_part
 from devices.errors import BundleError
 from devices.folders import cache_folder
 from devices.model_file import sha256
+from devices.whole_file import write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,8 +78,8 @@ def assemble(arch: str = "aarch64", progress: Progress | None = None, offline: b
         if progress:
             progress(len(parts), len(parts), "")
         packed = _pack(files)
-        _write(archive, packed)
-        _write(_mark(archive), hashlib.sha256(packed).hexdigest().encode())
+        write_whole(archive, packed)
+        write_whole(_mark(archive), hashlib.sha256(packed).hexdigest().encode())
     except OSError as exc:
         raise BundleError(f"the bundle cannot be written: {exc}: make room, or set EDGENET_CACHE_HOME") from exc
     return archive
@@ -144,19 +143,3 @@ def _pack(files: Mapping[str, bytes]) -> bytes:
             member.mode = 0o644 if name.startswith("LICENSES/") else 0o755
             archive.addfile(member, io.BytesIO(content))
     return packed.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".incoming-", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            Path(file.name).replace(path)
-        except BaseException:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -118,7 +118,7 @@ def exchange(
     with process:
         try:
             return process.communicate(stdin if isinstance(stdin, bytes) and stdin else None, timeout_s)
-        except BaseException:
+        except BaseException:  # a timeout, Ctrl-C, whatever it is: nothing is left running
             try:
                 if stop:
                     stop()

@@ -123,7 +123,7 @@ class ModelProcess:
     def __enter__(self) -> ModelProcess:
         try:
             _ = self.info
-        except BaseException:
+        except BaseException:  # no error, and no Ctrl-C, leaves the child behind
             self.close()
             raise
         return self
@@ -161,7 +161,7 @@ class ModelProcess:
         except (WireError, ValueError) as exc:
             self.close()
             raise ModelCrashed(f"{self.path}: its process answers nonsense: the file is corrupt") from exc
-        except BaseException:
+        except BaseException:  # Ctrl-C in the middle of a message, here, too
             self.close()
             raise
         self._deadline = float("inf")

@@ -27,7 +27,7 @@ class ModelPool:
         try:
             for _ in range(workers):  # all start before any is waited for
                 self._workers.append(ModelProcess(path, 1, timeout_s))
-        except BaseException:
+        except BaseException:  # no error, and no Ctrl-C, leaves those behind that have started
             self.close()
             raise
         self._idle: SimpleQueue[ModelProcess] = SimpleQueue()
@@ -68,7 +68,7 @@ class ModelPool:
         try:
             for worker in self._workers:
                 _ = worker.info
-        except BaseException:
+        except BaseException:  # nor here
             self._shut()
             raise
         return self

@@ -12,12 +12,9 @@ that $ANDROID_SERIAL names, or the only one there is.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ from devices.errors import ProfileError, UnknownDevice
 from devices.folders import config_folder
 from devices.shell import Shell
 from devices.toml_file import read_toml
+from devices.whole_file import write_whole
 
 ANDROID = "android:"
 KINDS = ("ssh", "adb")
@@ -166,23 +164,12 @@ def _named() -> tuple[Target, ...]:
 def _write(listed: Sequence[Target]) -> None:
     """Replace the list: it appears whole, or not at all."""
     path = devices_file().resolve()  # a link to it, as dotfiles are kept, stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["# Devices that edgenet knows by name: edgenet devices add, remove.\n"]
     for one in listed:
         values = {"kind": one.kind, "address": one.address, "key": str(one.key or ""), "profile": one.profile}
         lines.append(f"\n[devices.{_quoted(one.name)}]\n")
         lines += [f"{key} = {_quoted(value)}\n" for key, value in values.items() if value]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".devices-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    write_whole(path, "".join(lines).encode())
 
 
 def _quoted(text: str) -> str:

@@ -164,7 +164,7 @@ def push_archive(send: Send, name: str, incoming: str, files: Mapping[str, Path]
         moved = os.fstat(archive.fileno()).st_size
         try:
             done = send(("sh", "-c", _UNPACK, "sh", incoming, folder), timeout_s, archive)
-        except BaseException as exc:
+        except BaseException as exc:  # Ctrl-C, too
             if not isinstance(exc, DeviceLost):  # killed there in the middle
                 with suppress(ShellError):
                     send(("rm", "-rf", "--", incoming), 10.0, b"")
@@ -196,7 +196,7 @@ def pack(files: Mapping[str, Path]) -> IO[bytes]:
     except OSError as exc:
         spool.close()
         raise ShellError(f"cannot read what to push: {exc}") from exc
-    except BaseException:
+    except BaseException:  # ours from above, Ctrl-C: the caller never gets to close it
         spool.close()
         raise
     return spool

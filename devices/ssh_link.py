@@ -100,7 +100,7 @@ class Link:
             with (self._folder / "stderr").open("wb") as stderr:
                 self._master = self._start(stderr, boot, lost)
             self.root, self.boot = self._greeting()
-        except BaseException:
+        except BaseException:  # no error, and no Ctrl-C, leaves ssh behind
             self.drop()
             raise
 

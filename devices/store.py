@@ -166,7 +166,7 @@ class Store:
     def _settle(self, script: str, incoming: str, *arguments: str) -> Result:
         try:
             return self._run(script, *arguments)
-        except BaseException as exc:
+        except BaseException as exc:  # Ctrl-C, too: nothing half written stays where it can still be reached
             if not isinstance(exc, DeviceLost):
                 with suppress(ShellError):
                     self._shell.run(("rm", "-rf", "--", incoming))

@@ -67,9 +67,10 @@ class IslandLatency:
             for opening in range(openings):
                 self._progress("measure islands of float", opening, openings)
                 with contextlib.ExitStack() as held:
-                    processes = [ModelProcess(file) for file in files]  # all start at once
-                    for process in processes:
-                        held.callback(process.close)
+                    processes = []
+                    for file in files:  # all start at once
+                        processes.append(ModelProcess(file))
+                        held.callback(processes[-1].close)
                     outside = [_outside(process) for process in processes]
                     for _ in range(TURNS):
                         for process, own in zip(processes, samples, strict=True):

@@ -148,7 +148,7 @@ class FileClassifier:
         process = ModelProcess(path, self._threads)
         try:
             opened = _Opened(process, artifact.load(path) or artifact.describe(path, process.info, self._input_range))
-        except BaseException:
+        except BaseException:  # no error, and no Ctrl-C, leaves the process behind
             process.close()
             raise
         with self._lock:

@@ -119,7 +119,7 @@ class Recording:
             self._fail(exc)
         try:
             self._video.close()
-        except Exception as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001 - the same
             self._fail(exc)
 
     def _fail(self, exc: Exception) -> None:

@@ -244,7 +244,7 @@ def _download(address: str, file_hash: str | None, otherwise: str) -> Path:
             path = keras.utils.get_file(name, address, cache_subdir="models", file_hash=file_hash)
     except ValueError as exc:  # the hash is another one
         raise EdgenetError(f"{name} came damaged from the network: try again, or {otherwise}") from exc
-    except Exception as exc:
+    except Exception as exc:  # Keras raises no narrower one where the network fails
         reason = brief(exc).rsplit("-- ", 1)[-1]  # Keras puts the whole address in front
         raise EdgenetError(f"cannot download {name} ({reason}); {otherwise}") from exc
     finally:

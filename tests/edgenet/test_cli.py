@@ -94,7 +94,7 @@ def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_p
     calibration = ("--calibration", pictures, "--limit", 24) if precision == "int16x8" else ()
     made = edgenet(*verb, "symbols", "--precision", precision, *calibration, "-o", tmp_path, "--json")
     assert made.code == 0, made.err
-    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 20, "--json")
+    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
     assert ran.code == 0, ran.err
     assert [row["precision"] for row in ran.document] == [precision, precision]
     assert ("slower than float32" in made.err) == (precision == "int16x8")

@@ -114,7 +114,8 @@ def test_what_is_in_float_is_said_to_be(mobile: Prepared, images: np.ndarray) ->
     kept = islands.of_layers(mobile.simulator, ["stem", "trunk"])
     losses = {loss.layer: loss for loss in explained(mobile, replace(mobile.start, kept_float=kept), images)}
     assert {name for name, loss in losses.items() if loss.kept_float} == {"stem", "trunk"}
-    assert losses["stem"].accumulated_db > 120, "the last bits of float sums, no more"
+    # Nothing is rounded before it: what is left are float32's own last bits (2^-24), added up in the file's order.
+    assert losses["stem"].accumulated_db > 130
     assert losses["stem"].activation_db < 80, "what it would lose in 8 bits is still told"
 
 
