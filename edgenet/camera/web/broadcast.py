@@ -12,19 +12,18 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from edgenet.camera.frame import Controls, Frame, Ranked, Stats, Update
+from edgenet.camera.frame import Controls, Frame, Ranked, Update
 from edgenet.image import Pixels
 
 MAX_VIEWERS = 64
 _QUALITY = 80
 _NOTICE_S = 3.0  # that a page is told of a line; it shows it as long as it likes
-_STATS = tuple(field.name for field in fields(Stats))  # asdict would copy each value
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
 
 
@@ -71,8 +70,6 @@ class Broadcast:
         self.encoded = 0
         self.closing = False
         self._latest: Shown | None = None
-        self._offered: Shown | None = None  # whose picture, where somebody waited for it, is encoded already
-        self._waiting: list[Callable[[], bool]] = []  # of each viewer who waits: would it draw a picture at once?
         self._notice = Notice(0, "", 0.0)
         self._state: tuple[int, bytes] = (-1, b"")
         self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
@@ -132,21 +129,13 @@ class Broadcast:
         """The newest update; None until there is one."""
         return self._latest
 
-    async def newer(self, number: int, ready: Callable[[], bool] = lambda: True) -> Shown | None:
-        """Wait for an update newer than `number`; None where no more will come.
-
-        ready: asked when there is one; whether its picture is wanted right away, and so is encoded before this returns.
-        """
+    async def newer(self, number: int) -> Shown | None:
+        """Wait for an update newer than `number`; None where no more will come."""
         while not self.closing:
             news = self._news
-            newest = self._offered if self._waking else self._latest
-            if newest is not None and newest.number > number:
-                return newest
-            self._waiting.append(ready)
-            try:
-                await news.wait()
-            finally:
-                self._waiting.remove(ready)
+            if self._latest is not None and self._latest.number > number:
+                return self._latest
+            await news.wait()
         return None
 
     def state(self, shown: Shown) -> bytes:
@@ -159,32 +148,16 @@ class Broadcast:
 
     async def picture(self, frame: Frame) -> bytes:
         """Return a frame as JPEG, encoded once for all viewers, in a thread of its own."""
-        return await asyncio.shield(self._encoding(frame))  # one viewer who leaves cancels nobody else's picture
-
-    def _encoding(self, frame: Frame) -> asyncio.Future[bytes]:
         if self._picture is None or self._picture[0] is not frame:
             encoding = asyncio.get_running_loop().run_in_executor(self._pool, encode, frame.image)
             self._picture = (frame, encoding)
             self.encoded += 1
-        return self._picture[1]
+        return await asyncio.shield(self._picture[1])  # one viewer who leaves cancels nobody else's picture
 
     def _wake(self) -> None:
-        """Offer the newest update; those who wait for its picture are woken once, when it is encoded."""
-        shown = self._latest
-        wanted = not self.closing and any(ready() for ready in self._waiting)
-        if wanted and shown is not None and shown.frame is not None:
-            self._encoding(shown.frame).add_done_callback(lambda _: self._offer(shown))
-        else:
-            self._offer(shown)
-
-    def _offer(self, shown: Shown | None) -> None:
+        self._waking = False
         news, self._news = self._news, asyncio.Event()
         news.set()
-        self._offered = shown
-        with self._lock:
-            self._waking = self._latest is not shown
-            if self._waking and self._loop is not None:  # after those who were woken just now have had their turn
-                self._loop.call_soon(self._wake)
 
 
 def encode(image: Pixels) -> bytes:
@@ -207,7 +180,7 @@ def as_state(update: Update, controls: Controls) -> dict[str, object]:
         "frame": None if answer is None else answer.frame.id,
         "top": [] if answer is None else [_ranked(ranked) for ranked in answer.top],
         "raw": None if answer is None else _ranked(answer.raw),
-        "stats": {name: getattr(update.stats, name) for name in _STATS},
+        "stats": asdict(update.stats),
         "paused": update.paused,
         "mirror": update.mirror,
         "rotate": controls.rotate,

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 4096
 _WINDOW_NS = 2_000_000_000  # of the ages that percentiles are taken of
-_FIGURES_EVERY_NS = 250_000_000
 _NONSENSE, _TOO_BIG, _BUSY = 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
 _SILENCE_S = 2.0  # without a picture, until another camera may come
@@ -65,7 +64,6 @@ class Ages:
 
     def __init__(self) -> None:
         self._ages: deque[tuple[int, float]] = deque()
-        self._told = (0, b"[]")
 
     def add(self, frame: Frame) -> None:
         """A frame was drawn just now."""
@@ -74,17 +72,10 @@ class Ages:
         while now - self._ages[0][0] > _WINDOW_NS:
             self._ages.popleft()
 
-    def percentiles(self) -> bytes:
-        """Return p50 and p95 of the last two seconds, ms, as JSON; [] where nothing was drawn yet.
-
-        They are taken anew four times a second: figures that change faster cannot be read.
-        """
-        now = time.monotonic_ns()
-        if self._ages and now - self._told[0] > _FIGURES_EVERY_NS:
-            ages = sorted(age for _, age in self._ages)
-            both = [round(ages[min(len(ages) - 1, int(len(ages) * share))], 1) for share in (0.5, 0.95)]
-            self._told = (now, json.dumps(both).encode())
-        return self._told[1]
+    def percentiles(self) -> list[float]:
+        """Return p50 and p95 of the last two seconds, ms; empty where nothing was drawn."""
+        ages = sorted(age for _, age in self._ages)
+        return [round(ages[min(len(ages) - 1, int(len(ages) * share))], 1) for share in (0.5, 0.95)] if ages else []
 
 
 class Viewer:
@@ -95,8 +86,6 @@ class Viewer:
         self._broadcast = broadcast
         self._cameras = cameras
         self._acknowledged = asyncio.Event()
-        self._acknowledged.set()  # nothing was sent yet
-        self._sent: Frame | None = None  # a picture that it has not drawn yet
         self._pictures = True
         self._drawn: Frame | None = None
         self._ages = Ages()
@@ -121,25 +110,21 @@ class Viewer:
 
     async def _send(self) -> None:
         number = -1
-        while (shown := await self._broadcast.newer(number, self._ready)) is not None:
-            if not self._acknowledged.is_set():
-                await self._acknowledged.wait()
-                continue  # there may be something newer by now
+        while (shown := await self._broadcast.newer(number)) is not None:
             number = shown.number
             fresh = shown.frame is not None and shown.frame is not self._drawn
-            message = await self._message(shown, fresh)
             self._acknowledged.clear()
-            self._sent = shown.frame if fresh else None
-            await self._socket.send_bytes(message)
-
-    def _ready(self) -> bool:
-        return self._pictures and self._acknowledged.is_set()
+            await self._socket.send_bytes(await self._message(shown, fresh))
+            await self._acknowledged.wait()
+            if fresh and shown.frame is not None:
+                self._drawn = shown.frame
+                self._ages.add(shown.frame)
 
     async def _message(self, shown: Shown, fresh: bool) -> bytes:
         picture = await self._broadcast.picture(shown.frame) if fresh and self._pictures and shown.frame else b""
-        # Two JSON objects made one.
-        text = b'{"age_ms": %b, %b' % (self._ages.percentiles(), self._broadcast.state(shown)[1:])
-        return b"".join((len(text).to_bytes(4, "big"), text, picture))
+        head = json.dumps({"age_ms": self._ages.percentiles()}).encode()
+        text = head[:-1] + b", " + self._broadcast.state(shown)[1:]  # two JSON objects made one
+        return len(text).to_bytes(4, "big") + text + picture
 
     async def _receive(self) -> None:
         while (message := await self._socket.receive())["type"] == "websocket.receive":
@@ -161,9 +146,6 @@ class Viewer:
         wish = message.get("do") if isinstance(message, dict) else None
         if wish == "ack":
             self._acknowledged.set()
-            if self._sent is not None:
-                self._drawn, self._sent = self._sent, None
-                self._ages.add(self._drawn)
         elif wish == "pictures":
             self._pictures = message.get("wanted") is True
             if self._pictures:  # it no longer sees its own
