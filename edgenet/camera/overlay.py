@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -116,7 +115,7 @@ class Painter:
         for text, ground in banners:
             lines = self._lettering.wrap(text.split(), size, width - 2 * size, gap=" ")
             strip = view[y : y + len(lines) * line_height(size) + size]
-            _fill(strip, ground)
+            strip[:] = ground
             for row, line in enumerate(lines):
                 picture = self._lettering.picture(line, size, WHITE, width)
                 _lay(strip, picture, (width - picture.shape[1]) // 2, size // 2 + row * line_height(size))
@@ -178,17 +177,7 @@ def _darken(ground: Pixels) -> None:
 
 
 def _bar(ground: Pixels, x: int, y: int, width: int, height: int, share: float, colour: Colour) -> None:
-    _fill(ground[y : y + height, x : x + round(width * min(1.0, max(0.0, share)))], colour)
-
-
-def _fill(ground: Pixels, colour: Colour) -> None:
-    """Give every pixel that colour, at most LONGEST in a row: numpy copies rows ten times as fast as single pixels."""
-    ground[:] = _row(colour)[: ground.shape[1]]
-
-
-@lru_cache(maxsize=8)
-def _row(colour: Colour) -> Pixels:
-    return np.full((LONGEST, 3), colour, np.uint8)
+    ground[y : y + height, x : x + round(width * min(1.0, max(0.0, share)))] = colour
 
 
 def _lay(ground: Pixels, picture: Pixels, x: int, y: int) -> None:
