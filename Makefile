@@ -10,7 +10,7 @@ demo: $(VENV)/.convert
 	$(BIN)/edgenet demo -o demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -73,7 +73,7 @@ def test_an_adbd_that_dies_loses_its_command_and_nothing_else(adbd: RealAdbd, sh
     marker = f"7{secrets.randbelow(10**8):08}"
 
     def die() -> None:
-        begun = comes(lambda: any(f": sleep {marker}" in line for line in running(marker)))
+        begun = comes(lambda: any(f": sleep {marker}" in line for line in running(marker)), 30)
         adbd.kill()
         assert begun
 
