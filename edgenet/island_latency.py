@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 TURN = Schedule(warmup_s=0.02, warmup_runs=5, duration_s=0.05, min_runs=20)
-TURNS = 4
-"""Of each file, one after another, while all are open: neighbours and clocks then meet all alike."""
-
 FASTEST = 10
 """Percent of the samples that count: neighbours only ever add time."""
 
@@ -51,7 +48,8 @@ class IslandLatency:
 
         Args:
             kept: the sets; the first is what the others are held against.
-            openings: how often each file is opened anew: where its memory lies moves its latency by a percent or two.
+            openings: how often all files are opened anew and timed in turn: where its memory lies moves a file's
+                latency by a percent or two, and now and then by fifteen; a neighbour meets all alike.
 
         Returns:
             Infinite where more operators than in the first file are outside the delegate, or where the runtime does not
@@ -72,9 +70,8 @@ class IslandLatency:
                         processes.append(ModelProcess(file))
                         held.callback(processes[-1].close)
                     outside = [_outside(process) for process in processes]
-                    for _ in range(TURNS):
-                        for process, own in zip(processes, samples, strict=True):
-                            own.append(process.measure(TURN).samples_ns)
+                    for process, own in zip(processes, samples, strict=True):
+                        own.append(process.measure(TURN).samples_ns)
         fastest = [float(np.percentile(np.concatenate(own), FASTEST)) / 1e6 for own in samples]
         stays = [left <= outside[0] and math.isfinite(left) for left in outside]
         return fastest[:1] + [ms if inside else math.inf for ms, inside in zip(fastest[1:], stays[1:], strict=True)]

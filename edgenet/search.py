@@ -46,7 +46,7 @@ POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
 CHEAP, DEAR = 1.05, 1.1
-FEW, MANY = 4, 8
+FEW, MANY = 4, 10
 """Islands that are looked at, where float must be cheap, and where it may be dear."""
 
 MEASURABLE_DB = 0.05
@@ -55,14 +55,8 @@ MEASURABLE_DB = 0.05
 WORTHWHILE_DB = 0.5
 """What islands must gain: they cost time on every image."""
 
-FLOAT_ERROR = 3e-7
-"""By which LiteRT's float sums differ from ONNX Runtime's: a deep network turns each level that it moves into many."""
-
-ALIKE_DB = 27.0
-"""SQNR of the logits that islands must leave in spite of FLOAT_ERROR: at 25 dB two files disagree on 2 % of images."""
-
-ALIKE_IMAGES = 12
-"""That it is judged by."""
+ALIKE_IMAGES = 96
+"""To judge by whether islands answer alike in every runtime."""
 
 SENSITIVITY_IMAGES = 8
 """That a tensor's cost is judged by."""
@@ -186,7 +180,8 @@ class _Walk:
         wins = before is None or better((before, tried), images) == 1
         if before is not None:
             self._most = max(self._most, before.top1_agreement)
-            wins = wins and tried.top1_agreement >= self._most - 2 * noise(self._most, images)
+            little = noise(min(tried.top1_agreement, self._most), images)
+            wins = wins and tried.top1_agreement >= self._most - 2 * little
             agrees = least_db is None and tried.top1_agreement > before.top1_agreement + noise(self._most, images)
             wins = wins and (agrees or tried.sqnr_db >= before.sqnr_db + (least_db or MEASURABLE_DB))
         tried = dataclasses.replace(tried, kept=wins, why=_reason(before, tried, wins, least_db))
@@ -270,15 +265,14 @@ class _Walk:
         limit = DEAR if sqnr_db < POOR_DB else CHEAP
         singles = islands.single(simulator, alone, MANY if sqnr_db < POOR_DB else FEW)
         latencies = IslandLatency(self.prepared, self.base, self.every, self.progress)
-        costs = latencies([frozenset(), *(one.nodes for one in singles)], openings=1)
+        costs = latencies([frozenset(), *(one.nodes for one in singles)], openings=3)
         dearer = {one: cost - costs[0] for one, cost in zip(singles, costs[1:], strict=True)}
-        unions = islands.unions(simulator, dearer, (limit - 1) * costs[0])
-        while unions and not self._alike(unions[-1]):
-            dearer.pop(min((one for one in dearer if one.nodes <= unions[-1]), key=lambda one: one.point))
-            unions = islands.unions(simulator, dearer, (limit - 1) * costs[0])
+        some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
+        self.progress("simulate: islands of float in another runtime", 0, 0)
+        unions = islands.alike(simulator, self.base, dearer, (limit - 1) * costs[0], some)
         if not unions:
             return
-        whole, *measured = latencies([frozenset(), *unions], openings=3)
+        whole, *measured = latencies([frozenset(), *unions], openings=4)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             if latency > limit * whole:
                 continue
@@ -288,17 +282,6 @@ class _Walk:
             if self.attempt(what, self._corrected(base, self.method), WORTHWHILE_DB):
                 self.base = base
             return
-
-    def _alike(self, kept_float: frozenset[int]) -> bool:
-        """Say whether the network answers alike with these islands, in whatever order a runtime adds up floats."""
-        from converters.int8.sensitivity import decibels, logits
-
-        self.progress("simulate: islands of float in another runtime", 0, 0)
-        simulator = self.prepared.simulator
-        simulator.load(dataclasses.replace(self.base, kept_float=kept_float))
-        some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
-        here, elsewhere = (logits(simulator.scores(some, error)) for error in (0.0, FLOAT_ERROR))
-        return decibels(here, elsewhere) >= ALIKE_DB
 
     def distillation(self) -> None:
         """Train on the float network's own answers: ranges alone, then everything."""

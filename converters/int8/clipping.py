@@ -56,10 +56,15 @@ def averaged(prepared: Prepared, start: State, values: Values) -> State:
 
 
 def percentile(prepared: Prepared, start: State, values: Values, tail: float) -> State:
-    """Return a state whose ranges leave out a share `tail` of the values at each end."""
+    """Return a state whose ranges leave out a share `tail` of the values at each end.
+
+    A tensor of so few values that none would be left out keeps its range: what IMAGES hold of it is less than all saw.
+    """
     counts = values.counts
 
     def ends(point: int, span: Range) -> tuple[float, float]:
+        if tail * counts[point].sum() < 1:
+            return span.low, span.high
         edges = np.linspace(span.low, span.high, BINS + 1)
         share = np.cumsum(counts[point]) / max(counts[point].sum(), 1)
         low, high = int(np.searchsorted(share, tail, side="right")), int(np.searchsorted(share, 1 - tail))

@@ -10,6 +10,8 @@ from converters.int8.arithmetic import Range
 from converters.int8.prepare import Prepared
 from converters.int8.simulator import State, write_weights
 
+from .networks import position
+
 BY_WAY = pytest.mark.parametrize("way", clipping.WAYS, ids=lambda way: way.name)
 pytestmark = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
 
@@ -69,6 +71,16 @@ def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray,
             assert above >= tail - 3 * bin_share or span.high == wide.high
             judged += 1
     assert judged > 5
+
+
+def test_a_percentile_that_would_leave_out_no_value_leaves_the_range(mobile: Prepared, images: np.ndarray) -> None:
+    """Two images hold less than all did; that says nothing where a tail is less than one of their values."""
+    few = clipping.Values(mobile, mobile.start, images[:2])
+    assert clipping.percentile(mobile, mobile.start, few, 1e-9).ranges == mobile.start.ranges
+    narrowed = clipping.percentile(mobile, mobile.start, few, 1e-3).ranges
+    pool = position(mobile.simulator, "pool")
+    assert narrowed[pool] == mobile.start.ranges[pool], "40 values an image"
+    assert narrowed != mobile.start.ranges
 
 
 def test_least_squares_errs_less_than_what_was_seen(mobile: Prepared, images: np.ndarray) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from converters.int8 import islands
 from converters.int8.islands import GAP, MOST, OVERSPENT, UNIONS, Island
 from converters.int8.prepare import Prepared
+from converters.int8.sensitivity import decibels, logits
 from converters.int8.simulator import Simulator
 
 from .networks import name_of, position
@@ -197,3 +200,25 @@ def test_unions_grow_and_stay_within_what_may_be_spent(
             (place,) = places(simulated, one.nodes)
             # Then only as a bridge: something near it on both sides is inside.
             assert place not in inside or (min(inside) < place < max(inside))
+
+
+def test_the_island_at_whose_exit_floats_matter_most_goes(
+    mobile: Prepared, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = mobile.simulator
+    early, late = (islands.around(simulator, position(simulator, name)) for name in ("stem_swish", "features"))
+    costs = {Island(max(nodes), 0.1, nodes): 1.0 for nodes in (early, late)}
+    monkeypatch.setattr(islands, "FLOAT_ERROR", 1e-2)
+    simulator.load(replace(mobile.start, kept_float=early | late))
+    right = logits(simulator.scores(images))
+    (exit_,) = simulator.exits(early)
+    both, first = (decibels(right, logits(simulator.scores(images, 1e-2, at))) for at in (None, exit_))
+    assert both <= first
+
+    def kept(least_db: float) -> frozenset[int]:
+        monkeypatch.setattr(islands, "ALIKE_DB", least_db)
+        return frozenset().union(*islands.alike(simulator, mobile.start, costs, 10.0, images))
+
+    assert kept(both - 1) == early | late, "it matters to nobody"
+    assert kept(both + 0.1) == late, "nothing behind the last island's exit is rounded"
+    assert islands.alike(simulator, mobile.start, {}, 10.0, images) == []

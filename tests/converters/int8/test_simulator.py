@@ -367,8 +367,27 @@ def test_an_error_of_floats_moves_what_islands_answer_alone(case: Case, images: 
     np.testing.assert_array_equal(simulator.scores(images, float_error=0.01), simulator.scores(images))
     island = islands.around(simulator, position(simulator, "down_relu"))
     simulator.load(replace(case.prepared.start, kept_float=island))
-    assert np.abs(simulator.scores(images, float_error=0.01) - simulator.scores(images)).max() > 1e-4
+    off = simulator.scores(images, float_error=0.01)
+    assert np.abs(off - simulator.scores(images)).max() > 1e-4
     np.testing.assert_array_equal(simulator.scores(images, float_error=1e-12), simulator.scores(images))
+    right = simulator.scores(images)
+    simulator.load(replace(case.prepared.start, kept_float=island), in_order=False)
+    np.testing.assert_allclose(simulator.scores(images), right, atol=0.05)  # a level moves here and there
+    np.testing.assert_allclose(np.median(np.abs(simulator.scores(images) - right)), 0, atol=1e-6)
+    exit_, inside = position(simulator, "trunk"), position(simulator, "down_relu")
+    simulator.load(replace(case.prepared.start, kept_float=island))
+    np.testing.assert_array_equal(simulator.scores(images, 0.01, at=exit_), off)
+    np.testing.assert_array_equal(simulator.scores(images, 0.01, at=inside), simulator.scores(images))
+
+
+def test_islands_end_where_integers_are_stored_of_what_they_compute(case: Case) -> None:
+    """A hard swish behind an island reads its floats as they are: they are rounded behind it."""
+    simulator = case.simulator
+    for before, ends in (("stem_swish", {"down_relu"}), ("wide_relu", {"deep_swish"})):
+        island = islands.around(simulator, position(simulator, before))
+        assert simulator.exits(island) >= {position(simulator, name) for name in ends}
+        assert not simulator.exits(island) & {position(simulator, before)}
+    assert simulator.exits(frozenset()) == frozenset()
 
 
 # --- real networks on real photographs --------------------------------------------------------------------------------
