@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgenet import publish
-from edgenet.artifact import Artifact, Attempt
+from edgenet.artifact import Artifact, Attempt, Manifest
 from edgenet.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
 from edgenet.dataset import batches
 from edgenet.deploy import Progress
@@ -21,7 +21,7 @@ from edgenet.hygiene import check_images, pixels_sha256, refuse_overlap
 from edgenet.image import Preprocessing
 from edgenet.nets.network import Network
 from edgenet.order import Calibration, Demand, Order
-from edgenet.trial import Images, choose, drop_points
+from edgenet.trial import Candidate, Images, choose, drop_points
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -111,14 +111,7 @@ def quantize(
     made: list[Artifact] = []
     for format_ in order.formats:
         manifest = publish.draft(network, format_, precision, labels, order, calibration)
-        candidates = [] if demand.names_layers else [work.plain(manifest)]
-        if corrected is not None:
-            candidates.append(corrected.file(manifest))
-        if on is not None and (corrected is not None or len(on.targets)):
-            progress(f"try {format_} {precision} on images kept apart", 0, 0)
-            kept, tried = choose(tuple(candidates), format_, on)
-        else:
-            kept, tried = candidates[0], ()
+        kept, tried = _kept(manifest, work, corrected, on, demand)
         if corrected is not None:
             hold_against_simulator(corrected, tried, warn)
         assert manifest.quantization is not None  # every integer precision has one
@@ -136,6 +129,19 @@ def quantize(
         )
     result = Quantized(tuple(made), on.float_top1 if on else None)
     return _explained(result, corrected, on, work, demand)
+
+
+def _kept(
+    manifest: Manifest, work: Work, corrected: Corrected | None, on: Images | None, demand: Demand
+) -> tuple[Candidate, tuple[Attempt, ...]]:
+    """Write a format plainly and corrected, and keep what answers better; there may be nothing to choose from."""
+    candidates = [] if demand.names_layers else [work.plain(manifest)]
+    if corrected is not None:
+        candidates.append(corrected.file(manifest))
+    if on is None or (corrected is None and not len(on.targets)):
+        return candidates[0], ()
+    work.progress(f"try {manifest.format} {work.precision} on images kept apart", 0, 0)
+    return choose(tuple(candidates), manifest.format, on)
 
 
 def _read(what: str, files: Sequence[Path], prep: Preprocessing, progress: Progress) -> np.ndarray:

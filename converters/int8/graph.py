@@ -28,6 +28,11 @@ def readers(core: keras.Model) -> dict[int, list[Any]]:
     return found
 
 
+def producers(core: keras.Model) -> dict[int, int]:
+    """Map the id of each tensor that a node answers to the node's position."""
+    return {id(tensor): i for i, node in enumerate(nodes(core)) for tensor in node.outputs}
+
+
 def only_reader(found: dict[int, list[Any]], node: Any) -> Any | None:
     """Return the one node that reads a node's output; None where there are more or none."""
     following = found.get(id(node.outputs[0]), [])
