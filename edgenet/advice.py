@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,14 @@ import numpy as np
 
 from edgenet.island_latency import IslandLatency
 from edgenet.order import Demand
-from edgenet.search import SENSITIVITY_IMAGES, Progress, corrected
+from edgenet.search import Progress, corrected
 from edgenet.trial import Images, drop_points, judged
 
 if TYPE_CHECKING:
     from edgenet.search import Found
+
+MOST = 10
+"""Islands that are tried."""
 
 FLOAT16 = "edgenet convert --precision float16 (twice the size, and float's answers)"
 
@@ -37,7 +39,7 @@ def advise(
         return f"try --effort fast, or {FLOAT16}" if demand.effort == "plain" else f"try {FLOAT16}"
     more = "--effort best, or " if demand.effort == "fast" else ""
     named = _layers_in_float(found, images, training, on, demand, progress)
-    return named or f"try {more}{FLOAT16}; no ten tensors in float reach it"
+    return named or f"try {more}{FLOAT16}; no {MOST} tensors in float reach it"
 
 
 def _layers_in_float(
@@ -45,20 +47,17 @@ def _layers_in_float(
 ) -> str:
     """Find layers whose names, given to --keep-float, would reach it: the costliest tensors' first; "" for none."""
     from converters.int8 import islands
-    from converters.int8.sensitivity import Sensitivity
 
     prepared, simulator = found.prepared, found.prepared.simulator
-    some = images[:: max(1, len(images) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
-    alone = Sensitivity(simulator, found.base).alone(some, functools.partial(progress, "look for what would lose less"))
     wanted = found.state.kept_float
     tried: set[tuple[str, ...]] = set()
-    for i, island in enumerate(islands.single(simulator, alone)):
+    for i, island in enumerate(islands.smallest(simulator, found.noise, MOST)):
         wanted |= island.nodes
         names = islands.names(simulator, wanted)
         if not names or names in tried:
             continue
         tried.add(names)
-        progress("look for what would lose less: simulate", i, islands.MOST)
+        progress("look for what would lose less: simulate", i, MOST)
         kept = islands.of_layers(simulator, names)  # what the user's own words will keep
         simulator.load(corrected(found, dataclasses.replace(found.base, kept_float=kept), training))
         answer = judged("float", "simulator", on, simulator.scores)

@@ -2,13 +2,13 @@
 
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
 2. Biases corrected.
-3. Narrower ranges, with that correction: averaged over the images, a percentile; "best": another, and least squares.
+3. Narrower ranges, with that correction: of each tensor the one that costs the answers least.
 4. Weights rounded by GPTQ; where that helped, weights fitted to the quantized input before. "fast": that alone where
    activations cost most.
 5. "best": equalization of the channels ahead of depthwise layers, with the best correction, if any.
 6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
 7. That correction from as many images as memory holds, unless activations cost so much that it would not show.
-8. "best": ranges tuned by gradient, then distillation of everything.
+8. "best": distillation.
 
 Corrections and distillation see two thirds of the calibration images; every step is judged by the other third. Nothing
 is random but for a seed that never changes; only islands depend on the machine, by their latency.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,14 @@ from edgenet.order import NONE, Demand
 from edgenet.trial import Images, better, judged, noise
 
 if TYPE_CHECKING:
-    from converters.int8.clipping import Way
+    from converters.int8.clipping import Cheapest
     from converters.int8.correct import Method
     from converters.int8.prepare import Prepared
     from converters.int8.simulator import State
 
 Progress = Callable[[str, int, int], None]
+
+CHEAPEST = "ranges that cost least, tensor by tensor"
 
 ENOUGH_DB = 25.0
 """Above it float buys nothing that a user would see."""
@@ -46,6 +48,7 @@ POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
 CHEAP, DEAR = 1.05, 1.1
+
 FEW, MANY = 4, 10
 """Islands that are looked at, where float must be cheap, and where it may be dear."""
 
@@ -58,17 +61,11 @@ WORTHWHILE_DB = 0.5
 ALIKE_IMAGES = 96
 """To judge by whether islands answer alike in every runtime."""
 
-SENSITIVITY_IMAGES = 8
-"""That a tensor's cost is judged by."""
-
 DISTILLATION = 16_000_000_000
 """Values that the network stores on all steps' images: 2 to 5 minutes of training on 2 cores, whatever the network."""
 
 STEPS = (150, 500)
 """Of distillation: at least, at most."""
-
-TUNED = 3
-"""Ranges are few: a third of the steps tunes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,7 @@ class Found:
         state: what to write into files.
         base: float weights, ranges and islands that its corrections started from.
         method: the correction; None where none helped.
+        noise: that rounding a point of the base alone adds to the logits, as a share of their power, by its position.
         attempts: what was tried, in order.
     """
 
@@ -87,6 +85,7 @@ class Found:
     state: State
     base: State
     method: Method | None
+    noise: Mapping[int, float]
     attempts: tuple[Attempt, ...]
 
 
@@ -107,7 +106,6 @@ def search(
         ConverterError: a layer cannot be quantized.
     """
     from converters.int8 import prepare
-    from converters.int8.clipping import LIKELY, WAYS
     from converters.int8.correct import METHODS
 
     progress("see what each tensor holds", 0, 0)
@@ -120,7 +118,7 @@ def search(
     walk.attempt("calibration alone", prepared.start)
     nearest, *others = METHODS
     walk.corrections(nearest)
-    walk.clipping(WAYS if best else LIKELY)
+    walk.ranges()
     walk.corrections(*others if best or walk.sqnr_db >= POOR_DB else others[-1:], go_on=best)
     if best:
         walk.equalization()
@@ -128,7 +126,7 @@ def search(
     walk.more_images()
     if best:
         walk.distillation()
-    return Found(prepared, walk.state, walk.base, walk.method, tuple(walk.attempts))
+    return Found(prepared, walk.state, walk.base, walk.method, walk.noise, tuple(walk.attempts))
 
 
 def corrected(found: Found, base: State, training: np.ndarray) -> State:
@@ -153,10 +151,8 @@ class _Walk:
         """base: float weights and ranges that corrections start from."""
         self.method: Method | None = None
         """The best correction so far; None while none has helped."""
-        self._wide = prepared.start
-        """base with all that was seen in its ranges."""
-        self._way: Way | None = None
-        """How its ranges became narrower; None while they have not."""
+        self.noise: Mapping[int, float] = {}
+        """That rounding a point of the base alone adds to the logits, as a share of their power."""
         self.attempts: list[Attempt] = []
         self._best: Attempt | None = None
         self._most = 0.0  # agreement of any step kept
@@ -198,30 +194,30 @@ class _Walk:
             elif not go_on:
                 return
 
-    def clipping(self, ways: Sequence[Way]) -> None:
-        """Try ranges that cut off what is rare."""
-        from converters.int8 import clipping
-
-        self.progress("see how often each tensor reaches how far", 0, 0)
-        values = clipping.Values(self.prepared, self._wide, self.every)
-        for way in ways:
-            base = way.narrowed(self.prepared, self._wide, values)
-            if self.attempt(way.name, self._corrected(base, self.method)):
-                self.base, self._way = base, way
+    def ranges(self) -> None:
+        """Try the range of each tensor that costs the answers least."""
+        found = self._cheapest(self.base)
+        wins = self.attempt(CHEAPEST, self._corrected(found.state, self.method))
+        if wins:
+            self.base = found.state
+        self.noise = found.noise if wins else found.before
 
     def equalization(self) -> None:
-        """Try equalized channels, with the correction that was best."""
-        from converters.int8 import clipping, prepare
+        """Try equalized channels, with their own ranges and the correction that was best."""
+        from converters.int8 import prepare
 
         self.progress("equalize", 0, 0)
         wide = prepare.equalized(self.prepared, self.every)
         if wide is None:
             return
-        base = wide
-        if self._way:
-            base = self._way.narrowed(self.prepared, wide, clipping.Values(self.prepared, wide, self.every))
-        if self.attempt("equalization", self._corrected(base, self.method)):
-            self.base, self._wide = base, wide
+        found = self._cheapest(wide)
+        if self.attempt("equalization", self._corrected(found.state, self.method)):
+            self.base, self.noise = found.state, found.noise
+
+    def _cheapest(self, wide: State) -> Cheapest:
+        from converters.int8.clipping import cheapest
+
+        return cheapest(self.prepared, wide, self.every, functools.partial(self.progress, "what each range costs"))
 
     def more_images(self) -> None:
         """Try the correction that was best with more images, where memory holds more and weights are what costs."""
@@ -255,54 +251,46 @@ class _Walk:
 
     def _worthwhile_islands(self, sqnr_db: float) -> None:
         from converters.int8 import islands
-        from converters.int8.sensitivity import Sensitivity
 
         simulator = self.prepared.simulator
-        images = self.every[:: max(1, len(self.every) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
-        alone = Sensitivity(simulator, self.base).alone(
-            images, functools.partial(self.progress, "what each tensor costs")
-        )
         limit = DEAR if sqnr_db < POOR_DB else CHEAP
-        singles = islands.single(simulator, alone, MANY if sqnr_db < POOR_DB else FEW)
+        some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
         latencies = IslandLatency(self.prepared, self.base, self.every, self.progress)
+        singles = islands.smallest(simulator, self.noise, MANY if sqnr_db < POOR_DB else FEW)
         costs = latencies([frozenset(), *(one.nodes for one in singles)], openings=3)
         dearer = {one: cost - costs[0] for one, cost in zip(singles, costs[1:], strict=True)}
-        some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
-        self.progress("simulate: islands of float in another runtime", 0, 0)
-        unions = islands.alike(simulator, self.base, dearer, (limit - 1) * costs[0], some)
+        unions = islands.unions(simulator, dearer, (limit - 1) * costs[0])
         if not unions:
             return
         whole, *measured = latencies([frozenset(), *unions], openings=4)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             if latency > limit * whole:
                 continue
-            names = islands.names(simulator, union)
-            base = dataclasses.replace(self.base, kept_float=union)
+            self.progress("simulate: islands of float in another runtime", 0, 0)
+            kept = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
+            if not kept:
+                return
+            if kept != union:
+                whole, latency = latencies([frozenset(), kept], openings=4)
+            if latency > limit * whole:
+                continue
+            names = islands.names(simulator, kept)
+            base = dataclasses.replace(self.base, kept_float=kept)
             what = f"islands of float, {latency / whole:.2f}x the latency: {', '.join(names)}"
             if self.attempt(what, self._corrected(base, self.method), WORTHWHILE_DB):
                 self.base = base
             return
 
     def distillation(self) -> None:
-        """Train on the float network's own answers: ranges alone, then everything."""
+        """Train on the float network's own answers."""
         from converters.int8.distill import BATCH, distill
 
         simulator = self.prepared.simulator
         steps = int(np.clip(DISTILLATION // (BATCH * simulator.stored_values()), *STEPS))
-        for what, count, ranges_only in (
-            ("ranges tuned by gradient", steps // TUNED, True),
-            ("distillation", steps, False),
-        ):
-            state = distill(
-                simulator,
-                self.state,
-                self.base.weights,
-                self.training,
-                steps=count,
-                ranges_only=ranges_only,
-                progress=functools.partial(self.progress, what),
-            )
-            self.attempt(f"{what}, {count} steps", state)
+        what = "distillation"
+        tell = functools.partial(self.progress, what)
+        state = distill(simulator, self.state, self.base.weights, self.training, steps=steps, progress=tell)
+        self.attempt(f"{what}, {steps} steps", state)
 
     def _corrected(self, base: State, method: Method | None, most: int | None = None) -> State:
         from converters.int8.correct import ENOUGH_IMAGES, correct

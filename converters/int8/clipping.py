@@ -1,101 +1,110 @@
-"""Ranges narrower than what was seen: levels that few values use are worth more where most values are.
+"""Narrower ranges: levels that few values use are worth more where most values are.
 
-Three ways, each for the points whose range is free: the mean of the images' own extremes, a percentile of all values,
-and the range with the least squared error. Which of them helps, if any, depends on the network: MobileNetV3 trained
-here loses 3 points with its extremes and none with their mean; a percentile costs MobileNetV2 6 points.
+How far a tensor may be cut off is a question to the answers, not to the tensor: behind MobileNetV3's pool no value may
+be lost, in its first blocks one in three thousand. So each tensor has a choice of ranges, what was seen and ever
+shorter tails, and takes the one that costs the answers least.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from converters.int8 import graph
-from converters.int8.arithmetic import STEPS, Range
+from converters.int8.arithmetic import Range
+from converters.int8.costs import costs
 from converters.int8.prepare import Prepared
-from converters.int8.ranges import allowed
+from converters.int8.ranges import aligned, allowed
 from converters.int8.simulator import State, write_weights
 
+TAILS = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)
+"""Shares of the values that are left out at each end."""
+
 IMAGES = 48
-"""That are looked at, spread evenly."""
+"""That tails are looked for in, spread evenly."""
 
 BATCH = 12
 BINS = 8192
 
-NARROWEST = 0.3
-"""Of what was seen; tried in 36 steps."""
+
+@dataclass(frozen=True, slots=True)
+class Cheapest:
+    """Ranges that cost the answers least.
+
+    Attributes:
+        state: with these ranges.
+        noise: that rounding a point alone adds to the logits, as a share of their power, by its position.
+        before: the same, in the ranges that were seen.
+    """
+
+    state: State
+    noise: dict[int, float]
+    before: dict[int, float]
 
 
-class Values:
-    """What the points of a float network hold; seen when first asked for."""
+def cheapest(
+    prepared: Prepared, wide: State, images: np.ndarray, progress: Callable[[int, int], None] | None = None
+) -> Cheapest:
+    """Find the range of each rounded point that costs the answers least, of what was seen and without each of TAILS.
 
-    def __init__(self, prepared: Prepared, start: State, images: np.ndarray) -> None:
-        """Prepare to look at a state's float weights, over its ranges; images: uint8 [n, height, width, 3]."""
-        self._prepared, self._start, self._images = prepared, start, images[:: -(-len(images) // IMAGES)]
-
-    @functools.cached_property
-    def extremes(self) -> Mapping[int, np.ndarray]:
-        """Smallest and largest value of each of IMAGES, [IMAGES, 2], by point."""
-        write_weights(self._prepared.simulator.core, self._start.weights)
-        return self._prepared.simulator.seen(self._images)
-
-    @functools.cached_property
-    def counts(self) -> Mapping[int, np.ndarray]:
-        """Values in each of BINS equal parts of a point's range, where it may be chosen."""
-        return _counted(self._prepared, self._start, self._images)
-
-
-def averaged(prepared: Prepared, start: State, values: Values) -> State:
-    """Return a state whose ranges are the mean of the images' own, which cuts off what few images reach."""
-    means = {point: values.extremes[point].mean(axis=0) for point in _free(prepared)}
-    return _clipped(prepared, start, lambda point, _: (float(means[point][0]), float(means[point][1])))
+    Args:
+        prepared: the network; its weights are written.
+        wide: float weights, and all that was seen in the ranges.
+        images: calibration images, uint8 [n, height, width, 3].
+        progress: called with the number of images done, and of all.
+    """
+    choices = candidates(prepared, wide, images)
+    priced = costs(prepared.simulator, wide.weights, choices, images, progress)
+    best = {point: choices[point][int(noise.argmin())] for point, noise in priced.items()}
+    simulator = prepared.simulator
+    return Cheapest(
+        replace(wide, ranges=aligned(simulator.core, simulator.kinds, {**wide.ranges, **best})),
+        {point: float(noise.min()) for point, noise in priced.items()},
+        {point: float(noise[0]) for point, noise in priced.items()},
+    )
 
 
-def percentile(prepared: Prepared, start: State, values: Values, tail: float) -> State:
-    """Return a state whose ranges leave out a share `tail` of the values at each end.
+def candidates(prepared: Prepared, wide: State, images: np.ndarray) -> dict[int, tuple[Range, ...]]:
+    """List the ranges that each rounded point may have, what was seen first; of those without a choice that alone."""
+    simulator = prepared.simulator
+    rounded = set(simulator.points) - simulator.float_points()
+    free = sorted(point for point in rounded if simulator.kinds[point] in ("free", "swish"))
+    counts = _counted(prepared, wide, free, images[:: -(-len(images) // IMAGES)])
+    found: dict[int, tuple[Range, ...]] = {point: (wide.ranges[point],) for point in rounded}
+    for point in free:
+        ends = [without(counts[point], wide.ranges[point], tail) for tail in TAILS]
+        spans = [allowed(simulator.kinds[point], *pair) for pair in ends]
+        found[point] = tuple(dict.fromkeys((wide.ranges[point], *spans)))
+    return found
+
+
+def without(counts: np.ndarray, span: Range, tail: float) -> tuple[float, float]:
+    """Return the ends between which all values lie but a share `tail` at each end.
 
     A tensor of so few values that none would be left out keeps its range: what IMAGES hold of it is less than all saw.
+
+    Args:
+        counts: values in each of as many equal parts of the range.
+        span: the range.
+        tail: 0..1.
     """
-    counts = values.counts
-
-    def ends(point: int, span: Range) -> tuple[float, float]:
-        if tail * counts[point].sum() < 1:
-            return span.low, span.high
-        edges = np.linspace(span.low, span.high, BINS + 1)
-        share = np.cumsum(counts[point]) / max(counts[point].sum(), 1)
-        low, high = int(np.searchsorted(share, tail, side="right")), int(np.searchsorted(share, 1 - tail))
-        return float(edges[low]), float(edges[min(high + 1, BINS)])
-
-    return _clipped(prepared, start, ends)
+    if tail * counts.sum() < 1:
+        return span.low, span.high
+    edges = np.linspace(span.low, span.high, len(counts) + 1)
+    share = np.cumsum(counts) / counts.sum()
+    low, high = int(np.searchsorted(share, tail, side="right")), int(np.searchsorted(share, 1 - tail))
+    return float(edges[low]), float(edges[min(high + 1, len(counts))])
 
 
-def least_squares(prepared: Prepared, start: State, values: Values) -> State:
-    """Return a state whose ranges are shrunk to where clipping and rounding together cost least, tensor by tensor."""
-    counts = values.counts
-
-    def ends(point: int, span: Range) -> tuple[float, float]:
-        edges = np.linspace(span.low, span.high, BINS + 1)
-        middles = (edges[1:] + edges[:-1]) / 2
-        shares = np.linspace(NARROWEST, 1, 36)
-        rounded = np.where((edges[:-1] <= 0) & (edges[1:] > 0), 0, counts[point])  # 0, which ReLU gives, is exact
-        errors = [
-            _squared_error(counts[point], rounded, middles, share * span.low, share * span.high) for share in shares
-        ]
-        best = float(shares[int(np.argmin(errors))])
-        return best * span.low, best * span.high
-
-    return _clipped(prepared, start, ends)
-
-
-def _counted(prepared: Prepared, start: State, images: np.ndarray) -> dict[int, np.ndarray]:
+def _counted(prepared: Prepared, wide: State, points: list[int], images: np.ndarray) -> dict[int, np.ndarray]:
+    """Count the values of points in each of BINS equal parts of their ranges."""
     import tensorflow as tf
 
-    simulator, points = prepared.simulator, _free(prepared)
-    write_weights(simulator.core, start.weights)
+    simulator = prepared.simulator
+    write_weights(simulator.core, wide.weights)
 
     def count(batch: Any) -> Any:
         found = {}
@@ -104,7 +113,7 @@ def _counted(prepared: Prepared, start: State, images: np.ndarray) -> dict[int, 
             y = node.operation(*args, **kwargs)
             position = simulator.position[id(node)]
             if position in points:
-                span = start.ranges[position]
+                span = wide.ranges[position]
                 found[position] = tf.histogram_fixed_width(y, (np.float32(span.low), np.float32(span.high)), BINS)
             return y
 
@@ -117,46 +126,3 @@ def _counted(prepared: Prepared, start: State, images: np.ndarray) -> dict[int, 
         for i in range(0, len(images), BATCH)
     )
     return dict(zip(points, np.asarray(total), strict=True))
-
-
-def _free(prepared: Prepared) -> list[int]:
-    """List the points that are rounded and whose range may be chosen."""
-    simulator = prepared.simulator
-    rounded = set(simulator.points) - simulator.float_points()
-    return sorted(point for point in rounded if simulator.kinds[point] in ("free", "swish"))
-
-
-def _clipped(prepared: Prepared, start: State, ends: Callable[[int, Range], tuple[float, float]]) -> State:
-    kinds = prepared.simulator.kinds
-    spans = {point: allowed(kinds[point], *ends(point, start.ranges[point])) for point in _free(prepared)}
-    return replace(start, ranges={**start.ranges, **spans})
-
-
-def _squared_error(counts: np.ndarray, rounded: np.ndarray, middles: np.ndarray, low: float, high: float) -> float:
-    """Add what clipping costs, of all values, and rounding, of those within that are not exact."""
-    beyond = middles - np.clip(middles, low, high)
-    step = (high - low) / STEPS
-    return float((counts * np.square(beyond)).sum() + step**2 / 12 * rounded[beyond == 0].sum())
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to choose narrower ranges.
-
-    Attributes:
-        name: what a table calls it.
-        narrowed: (network, its state with all that was seen in the ranges, what it holds) -> the state with others.
-    """
-
-    name: str
-    narrowed: Callable[[Prepared, State, Values], State]
-
-
-WAYS = (
-    Way("ranges averaged over images", averaged),
-    Way("ranges of 99.999 % of the values", functools.partial(percentile, tail=1e-5)),
-    Way("ranges of 99.99 % of the values", functools.partial(percentile, tail=1e-4)),
-    Way("ranges of least squares", least_squares),
-)
-LIKELY = WAYS[:2]
-"""Those that have helped a network; the others have not yet."""

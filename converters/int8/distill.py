@@ -18,7 +18,7 @@ import numpy as np
 
 from converters.int8 import arithmetic, graph
 from converters.int8.arithmetic import STEPS, Range
-from converters.int8.ranges import NUDGE, Kind, allowed
+from converters.int8.ranges import NUDGE, Kind, aligned, allowed
 from converters.int8.simulator import Simulator, State, Weights, write_weights
 
 BATCH = 16
@@ -44,7 +44,6 @@ def distill(
     *,
     steps: int,
     seed: int = 0,
-    ranges_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> State:
     """Return a state that answers more like the float network.
@@ -56,7 +55,6 @@ def distill(
         images: uint8 [n, height, width, 3], 50 at least.
         steps: of BATCH images each.
         seed: of the order, the crops and the mixtures.
-        ranges_only: weights and biases stay.
         progress: called with the number of steps done, and of all.
     """
     import keras
@@ -64,7 +62,7 @@ def distill(
 
     write_weights(simulator.core, float_weights)
     student = _Student(simulator, start, images)
-    groups = student.groups()[2:] if ranges_only else student.groups()
+    groups = student.groups()
     optimizers = []
     for variables, rate in groups:
         optimizers.append(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, max(steps, 1))))
@@ -165,7 +163,8 @@ class _Student:
             low, high = np.exp(np.asarray(ends, np.float64))
             span, kind = ranges[point], self._simulator.kinds[point]
             ranges[point] = allowed(kind, span.low * low, span.high * high)
-        return State(weights, ranges, self._start.kept_float)
+        simulator = self._simulator
+        return State(weights, aligned(simulator.core, simulator.kinds, ranges), self._start.kept_float)
 
     def _moved(self, layer: Any) -> tuple[Any, Any]:
         kernel, bias = self._start.weights[layer.name]

@@ -19,13 +19,10 @@ from converters.int8 import graph
 from converters.int8.sensitivity import decibels, logits
 from converters.int8.simulator import Simulator, State
 
-MOST = 10
-"""Tensors that islands are built around."""
-
 OVERSPENT = 2.0
 """Costs of single islands overestimate: each pays for its own way into float and back."""
 
-UNIONS = 3
+UNIONS = 5
 """Sets that are measured, from the smallest to the largest."""
 
 GAP = 2
@@ -34,7 +31,7 @@ GAP = 2
 FLOAT_ERROR = 3e-7
 """By which LiteRT's float sums differ from ONNX Runtime's: a deep network turns each level that it moves into many."""
 
-ALIKE_DB = 25.0
+ALIKE_DB = 26.0
 """SQNR of the logits that islands must leave in spite of FLOAT_ERROR: there two files disagree on 2 % of images."""
 
 HALF_DB = 10 * math.log10(2)
@@ -79,29 +76,33 @@ def of_layers(simulator: Simulator, names: Iterable[str]) -> frozenset[int]:
 
 @dataclass(frozen=True, slots=True)
 class Island:
-    """The smallest island around one tensor.
+    """A smallest island.
 
     Attributes:
-        point: position of the tensor.
-        noise: share of the logits' power that rounding it alone costs.
         nodes: positions of the nodes that compute in float.
+        noise: that it saves the logits, as a share of their power.
     """
 
-    point: int
-    noise: float
     nodes: frozenset[int]
+    noise: float
 
 
-def single(simulator: Simulator, cost_db: Mapping[int, float], most: int = MOST) -> list[Island]:
-    """List the islands around the costliest tensors, costliest first.
+def smallest(simulator: Simulator, noise: Mapping[int, float], most: int) -> list[Island]:
+    """List the smallest islands around the costliest tensors, costliest first.
 
     Args:
         simulator: of the network.
-        cost_db: SQNR of the logits when a point alone is rounded; the lower, the costlier.
+        noise: that rounding a point alone adds to the logits, as a share of their power.
         most: how many.
     """
-    order = sorted((db, point) for point, db in cost_db.items() if simulator.kinds[point] != "scores")
-    return [Island(point, 10 ** (-db / 10), around(simulator, point)) for db, point in order[:most]]
+    always = simulator.float_points()
+    found: dict[frozenset[int], Island] = {}
+    for point in sorted(noise, key=lambda point: (-noise[point], point)):
+        nodes = around(simulator, point)
+        if len(found) < most and nodes not in found and simulator.kinds[point] != "scores":
+            saved = sum(noise.get(one, 0.0) for one in simulator.float_points(nodes) - always)
+            found[nodes] = Island(nodes, saved)
+    return list(found.values())
 
 
 def unions(simulator: Simulator, costs_ms: Mapping[Island, float], budget_ms: float) -> list[frozenset[int]]:
@@ -132,39 +133,43 @@ def unions(simulator: Simulator, costs_ms: Mapping[Island, float], budget_ms: fl
     return [distinct[round(i)] for i in spread]
 
 
-def alike(
-    simulator: Simulator,
-    base: State,
-    costs_ms: Mapping[Island, float],
-    budget_ms: float,
-    images: np.ndarray,
-) -> list[frozenset[int]]:
-    """Put islands together as `unions` does, without those that would make runtimes answer apart.
+def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np.ndarray) -> frozenset[int]:
+    """Put islands together so that every runtime answers alike, though each adds floats up in another order.
 
-    Runtimes add up floats in different orders. Where the largest set leaves less than ALIKE_DB, islands go: the one at
-    whose exit that matters most, and all whose exits alone use half of what may be lost; again, until it is enough.
+    Where all together leave less than ALIKE_DB, the exit at which that matters most moves behind the next operators, if
+    that is enough. Else islands go: the one that ends there, and all whose exits alone use half of what may be lost.
 
     Args:
         simulator: of the network; it takes states on.
         base: weights and ranges.
-        costs_ms: see unions.
-        budget_ms: see unions.
+        among: the islands.
         images: to judge by, uint8 [n, height, width, 3].
+
+    Returns:
+        What is in float; nothing where no island may stay.
     """
-    left, exit_db = dict(costs_ms), dict[int, float]()
-    while sets := unions(simulator, left, budget_ms):
-        simulator.load(replace(base, kept_float=sets[-1]), in_order=False)
-        right = logits(simulator.scores(images))
-        if decibels(right, logits(simulator.scores(images, FLOAT_ERROR))) >= ALIKE_DB:
-            break
-        exits = simulator.exits(sets[-1])
+    groups, left, exit_db = operators(simulator), list(among), dict[int, float]()
+
+    def enough(together: frozenset[int]) -> bool:
+        simulator.load(replace(base, kept_float=together), in_order=False)
+        right, off = (logits(simulator.scores(images, error)) for error in (0.0, FLOAT_ERROR))
+        return decibels(right, off) >= ALIKE_DB
+
+    while left:
+        together = _bridged(groups, frozenset().union(*(one.nodes for one in left)))
+        if enough(together):
+            return together
+        exits = simulator.exits(together)
+        right = logits(simulator.scores(images[::3]))
         for at in sorted(exits - exit_db.keys()):  # for their order, a third of the images says enough
-            exit_db[at] = decibels(right[::3], logits(simulator.scores(images[::3], FLOAT_ERROR, at)))
-        inside = [one for one in left if one.nodes <= sets[-1]]
+            exit_db[at] = decibels(right, logits(simulator.scores(images[::3], FLOAT_ERROR, at)))
         worst = min(exits, key=lambda at: (exit_db[at], at))
-        for one in {_ending(inside, at) for at in exits if at == worst or exit_db[at] < ALIKE_DB + HALF_DB}:
-            del left[one]
-    return sets
+        further = _bridged(groups, together | around(simulator, worst))
+        if further != together and enough(further):
+            return further
+        ends = [_ending(left, at) for at in exits if at == worst or exit_db[at] < ALIKE_DB + HALF_DB]
+        left = [one for one in left if one not in ends]
+    return frozenset()
 
 
 def _ending(among: Iterable[Island], exit_: int) -> Island:

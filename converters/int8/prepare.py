@@ -13,7 +13,7 @@ from converters.errors import ConverterError
 from converters.int8 import graph, points
 from converters.int8.equalize import equalize
 from converters.int8.fold import fold, takes_shift
-from converters.int8.ranges import allowed
+from converters.int8.ranges import aligned, allowed
 from converters.int8.simulator import Simulator, State, weights_of, write_weights
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _state(simulator: Simulator, images: np.ndarray, progress: Callable[[int], N
         point: allowed(simulator.kinds[point], float(extremes[:, 0].min()), float(extremes[:, 1].max()))
         for point, extremes in seen.items()
     }
-    return State(weights_of(simulator.core), spans)
+    return State(weights_of(simulator.core), aligned(simulator.core, simulator.kinds, spans))
 
 
 def _decided(simulator: Simulator, state: State, names: points.Names) -> dict[str, tuple[float, float]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from converters.int8.clipping import LIKELY
 from converters.int8.correct import METHODS
 from edgenet import trial
 from edgenet.artifact import Attempt
 from edgenet.demo import CALIBRATION_PER_CLASS
+from edgenet.search import CHEAPEST
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
 
@@ -32,7 +32,7 @@ def test_the_manifest_says_what_was_tried(made: Path) -> None:
         attempts = attempts_of(made, name)
         simulated = {attempt["what"]: attempt["kept"] for attempt in attempts if attempt["subject"] == "simulator"}
         nearest, gptq, compensated = (method.name for method in METHODS)
-        order = ["calibration alone", nearest, *(way.name for way in LIKELY), gptq]
+        order = ["calibration alone", nearest, CHEAPEST, gptq]
         order += [compensated] if simulated[gptq] else []
         assert list(simulated)[: len(order)] == order
         files = [attempt for attempt in attempts if attempt["subject"] != "simulator"]

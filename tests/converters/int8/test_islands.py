@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.int8 import islands
-from converters.int8.islands import GAP, MOST, OVERSPENT, UNIONS, Island
+from converters.int8.islands import GAP, OVERSPENT, UNIONS, Island
 from converters.int8.prepare import Prepared
 from converters.int8.sensitivity import decibels, logits
 from converters.int8.simulator import Simulator
@@ -93,14 +93,28 @@ def test_names_are_those_of_layers_in_order(mobile: Prepared) -> None:
 
 def test_islands_are_built_around_the_costliest(mobile: Prepared) -> None:
     simulator = mobile.simulator
-    cost = {point: 50.0 - i for i, point in enumerate(simulator.points)}
-    found = islands.single(simulator, cost)
+    noise = {point: 1e-3 * i for i, point in enumerate(simulator.points, start=1)}
+    found = islands.smallest(simulator, noise, 6)
     scores = position(simulator, "scores")
-    expected = [point for point in reversed(simulator.points) if point != scores][:MOST]
-    assert [one.point for one in found] == expected, "the logits are never an island"
-    for one in found:
-        assert one.noise == pytest.approx(10 ** (-cost[one.point] / 10))
-        assert one.nodes == islands.around(simulator, one.point)
+    costliest = [point for point in reversed(simulator.points) if point != scores]
+    distinct = list(dict.fromkeys(islands.around(simulator, point) for point in costliest))
+    assert [one.nodes for one in found] == distinct[:6], "the logits are never an island"
+    every = islands.smallest(simulator, noise, 1000)
+    assert [one.nodes for one in every] == distinct, "each is measured once"
+
+
+def test_an_island_saves_what_all_its_tensors_cost(mobile: Prepared) -> None:
+    """In float with a hard swish's answer is what it reads, if that is computed in float, too."""
+    simulator = mobile.simulator
+    stem, swish = (position(simulator, name) for name in ("deep", "deep_swish"))
+    nodes = islands.around(simulator, stem)
+    inside = simulator.float_points(nodes) - simulator.float_points()
+    assert stem in inside
+    noise = {point: 1e-3 * i for i, point in enumerate(simulator.points, start=1)}
+    (one,) = (one for one in islands.smallest(simulator, noise, 1000) if one.nodes == nodes)
+    assert one.noise == pytest.approx(sum(noise[point] for point in inside))
+    behind = islands.around(simulator, swish)
+    assert simulator.float_points(behind) - simulator.float_points() >= {swish}
 
 
 # --- unions -----------------------------------------------------------------------------------------------------------
@@ -109,7 +123,7 @@ def test_islands_are_built_around_the_costliest(mobile: Prepared) -> None:
 def at(simulator: Simulator, *operators: int, noise: float = 1e-3) -> Island:
     """An island made of some operators, by their places in the order."""
     groups = islands.operators(simulator)
-    return Island(0, noise, frozenset(node for i in operators for node in groups[i]))
+    return Island(frozenset(node for i in operators for node in groups[i]), noise)
 
 
 def costs(singles: list[Island], *ms: float) -> dict[Island, float]:
@@ -177,7 +191,7 @@ def simulated(mobile: Prepared) -> Simulator:
 @given(
     picked=st.lists(
         st.tuples(st.integers(0, 16), st.floats(1e-6, 1.0), st.floats(-0.1, 3.0)),
-        max_size=MOST,
+        max_size=10,
         unique_by=lambda one: one[0],
     ),
     budget=st.floats(0.01, 2.0),
@@ -207,7 +221,7 @@ def test_the_island_at_whose_exit_floats_matter_most_goes(
 ) -> None:
     simulator = mobile.simulator
     early, late = (islands.around(simulator, position(simulator, name)) for name in ("stem_swish", "features"))
-    costs = {Island(max(nodes), 0.1, nodes): 1.0 for nodes in (early, late)}
+    both_of = [Island(nodes, 0.1) for nodes in (early, late)]
     monkeypatch.setattr(islands, "FLOAT_ERROR", 1e-2)
     simulator.load(replace(mobile.start, kept_float=early | late))
     right = logits(simulator.scores(images))
@@ -217,8 +231,28 @@ def test_the_island_at_whose_exit_floats_matter_most_goes(
 
     def kept(least_db: float) -> frozenset[int]:
         monkeypatch.setattr(islands, "ALIKE_DB", least_db)
-        return frozenset().union(*islands.alike(simulator, mobile.start, costs, 10.0, images))
+        return islands.alike(simulator, mobile.start, both_of, images)
 
     assert kept(both - 1) == early | late, "it matters to nobody"
-    assert kept(both + 0.1) == late, "nothing behind the last island's exit is rounded"
-    assert islands.alike(simulator, mobile.start, {}, 10.0, images) == []
+    assert kept(150.0) == late, "nothing behind the last island's exit is rounded"
+    assert islands.alike(simulator, mobile.start, [], images) == frozenset()
+
+
+def test_an_exit_moves_on_where_that_is_enough(
+    mobile: Prepared, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator, error = mobile.simulator, 1e-2
+    early = islands.around(simulator, position(simulator, "stem_swish"))
+    (exit_,) = simulator.exits(early)
+    further = early | islands.around(simulator, exit_)
+
+    def left_db(nodes: frozenset[int]) -> float:
+        simulator.load(replace(mobile.start, kept_float=nodes), in_order=False)
+        return decibels(logits(simulator.scores(images)), logits(simulator.scores(images, error)))
+
+    here, there = left_db(early), left_db(further)
+    monkeypatch.setattr(islands, "FLOAT_ERROR", error)
+    monkeypatch.setattr(islands, "ALIKE_DB", (here + there) / 2)
+    found = islands.alike(simulator, mobile.start, [Island(early, 0.1)], images)
+    assert there > here + 0.5
+    assert found == further

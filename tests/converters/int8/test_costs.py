@@ -1,0 +1,76 @@
+"""Costs by gradient: what they foretell is what rounding does to the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from converters.int8 import costs as costs_module
+from converters.int8.arithmetic import Range
+from converters.int8.costs import costs
+from converters.int8.prepare import Prepared
+from converters.int8.sensitivity import Sensitivity
+
+from .networks import position
+
+pytestmark = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
+
+
+def choices(prepared: Prepared, factors: tuple[float, ...] = (1.0,)) -> dict[int, list[Range]]:
+    simulator, spans = prepared.simulator, prepared.start.ranges
+    rounded = set(simulator.points) - simulator.float_points()
+    return {p: [Range(spans[p].low * factor, spans[p].high * factor) for factor in factors] for p in rounded}
+
+
+def test_they_foretell_what_rounding_a_tensor_alone_does(mobile: Prepared, images: np.ndarray) -> None:
+    """Each image eight times, in as many directions. The mean error is left out: some err by little else."""
+    simulator = mobile.simulator
+    told = costs(simulator, mobile.start.weights, choices(mobile), np.tile(images, (8, 1, 1, 1)))
+    alone = Sensitivity(simulator, mobile.start).alone(images)
+    assert told.keys() == alone.keys()
+    ratios = {point: float(noise[0]) / 10 ** (-alone[point] / 10) for point, noise in told.items() if noise[0] > 0}
+    assert all(ratio < 1.2 for ratio in ratios.values())
+    assert 0.7 < np.median(list(ratios.values())) < 1.1
+
+
+def test_a_coarser_range_costs_by_the_square_of_its_step(mobile: Prepared, images: np.ndarray) -> None:
+    told = costs(mobile.simulator, mobile.start.weights, choices(mobile, (1.0, 4.0)), images)
+    ratios = [noise[1] / noise[0] for noise in told.values() if noise[0] > 0]
+    assert 8 < float(np.median(ratios)) < 32
+
+
+def test_what_cuts_off_most_values_costs_more_than_it_saves(mobile: Prepared, images: np.ndarray) -> None:
+    told = costs(mobile.simulator, mobile.start.weights, choices(mobile, (1.0, 0.05)), images)
+    for name in ("trunk", "down_relu", "features"):
+        fine, cut = told[position(mobile.simulator, name)]
+        assert cut > 10 * fine
+
+
+def test_what_lies_below_a_hard_swish_costs_nothing(mobile: Prepared, images: np.ndarray) -> None:
+    """Its range begins at -3 whatever lies below: only what is above may cost anything."""
+    simulator, point = mobile.simulator, position(mobile.simulator, "deep")
+    assert simulator.kinds[point] == "swish"
+    kernel, bias = mobile.start.weights["deep"]
+    weights = {**mobile.start.weights, "deep": (kernel, bias - 1000)}
+    span = {point: [mobile.start.ranges[point]]}
+    assert float(costs(simulator, weights, span, images)[point][0]) < 1e-12
+
+
+def test_batches_add_up_and_are_told(mobile: Prepared, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    whole = costs(mobile.simulator, mobile.start.weights, choices(mobile), images[:20], lambda *at: told.append(at))
+    assert told[-1] == (20, 20)
+    monkeypatch.setattr(costs_module, "MOST_IMAGES", 7)
+    told.clear()
+    parts = costs(mobile.simulator, mobile.start.weights, choices(mobile), images[:20], lambda *at: told.append(at))
+    assert told == [(7, 20), (14, 20), (20, 20)]
+    point = position(mobile.simulator, "trunk")
+    assert float(parts[point][0]) == pytest.approx(float(whole[point][0]), rel=0.2)  # the mean is a batch's
+
+
+def test_nothing_else_is_changed(mobile: Prepared, images: np.ndarray) -> None:
+    state = replace(mobile.start)
+    first, again = (costs(mobile.simulator, state.weights, choices(mobile), images[:8]) for _ in range(2))
+    assert {p: n.tolist() for p, n in first.items()} == {p: n.tolist() for p, n in again.items()}
