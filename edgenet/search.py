@@ -47,7 +47,7 @@ ENOUGH_DB = 25.0
 POOR_DB = 20.0
 """Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
 
-CHEAP, DEAR = 1.05, 1.1
+CHEAP, DEAR = 1.05, 1.08
 
 FEW, MANY = 4, 10
 """Islands that are looked at, where float must be cheap, and where it may be dear."""

@@ -18,7 +18,7 @@ from converters.int8.arithmetic import STEPS, Range
 from converters.int8.sensitivity import TINY
 from converters.int8.simulator import Simulator, Weights, write_weights
 
-VALUES = 40_000_000
+VALUES = 25_000_000
 """Of the tensors of a batch: their gradients, too, are in memory at once."""
 
 MOST_IMAGES = 25
