@@ -1,8 +1,8 @@
 """Narrower ranges: levels that few values use are worth more where most values are.
 
-How far a tensor may be cut off is a question to the answers, not to the tensor: behind MobileNetV3's pool no value may
-be lost, in its first blocks one in three thousand. So each tensor has a choice of ranges, what was seen and ever
-shorter tails, and takes the one that costs the answers least.
+How much of a tensor may be cut off is a question to the answers, not to the tensor: MobileNetV3's pool may lose no
+value, its first blocks one in three thousand. So each tensor has a choice of ranges, what was seen and what is left
+without ever longer tails, and takes the one that costs the answers least.
 """
 
 from __future__ import annotations

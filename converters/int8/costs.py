@@ -3,7 +3,8 @@
 Rounding moves a tensor by a small e, and the logits by J e. For a random direction v, (v J e)^2 is |J e|^2 on average
 (Hutchinson 1989, Communications in Statistics 18, 1059), and v J is one gradient, of all tensors together: it prices
 each of them in as many ranges as one likes. A channel's mean error is left out, as bias correction repairs it behind
-the tensor. What so is told of single tensors adds up: of V3-Small to within half a decibel of what its file loses.
+the tensor. The costs of single tensors add up: of MobileNetV3-Small in one percentile or another, to within a decibel
+of what the corrected network loses.
 """
 
 from __future__ import annotations
@@ -50,10 +51,8 @@ def costs(
 
     write_weights(simulator.core, weights)
     points = sorted(choices)
-    grids = {
-        point: [np.array([float(getattr(span, part)) for span in choices[point]], np.float32) for part in _GRID]
-        for point in points
-    }
+    scales = {point: np.array([span.scale for span in choices[point]], np.float32) for point in points}
+    zeros = {point: np.array([span.zero for span in choices[point]], np.float32) for point in points}
     lowest = {p: np.float32(-3 if simulator.kinds[p] == "swish" else -np.inf) for p in points}  # below a swish is 0
     slopes, priced = tf.function(_Slopes(simulator, points), autograph=False), _pricing()
     batch = max(1, min(MOST_IMAGES, VALUES // simulator.stored_values()))
@@ -67,13 +66,10 @@ def costs(
         values, gradients, power = slopes(tf.constant(x), tf.constant(direction))
         signal += float(power)
         for point, value, gradient in zip(points, values, gradients, strict=True):
-            noise[point] += np.asarray(priced(value, gradient, lowest[point], *grids[point]))
+            noise[point] += np.asarray(priced(value, gradient, lowest[point], scales[point], zeros[point]))
         if progress:
             progress(min(start + batch, len(images)), len(images))
     return {point: total / max(signal, TINY) for point, total in noise.items()}
-
-
-_GRID = ("scale", "zero")
 
 
 class _Slopes:
