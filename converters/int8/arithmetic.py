@@ -224,3 +224,13 @@ def mean(x: Levels, zero: int, span: Range, point: int, *, keepdims: bool) -> Le
     ahead = np.float32(own_zero * np.float32(pixels) * factor)
     its_zero = np.float32(span.zero - 128)
     return store(tf.round(total * factor + np.float32(its_zero - ahead)) - its_zero, span, point)
+
+
+def mean_in_float(x: Any, *, keepdims: bool) -> Any:
+    """Average over height and width in float, pixel after pixel, as XNNPACK does."""
+    import tensorflow as tf
+
+    height, width, channels = (int(size) for size in x.shape[1:])
+    pixels = tf.reshape(x, (-1, height * width, channels))
+    total = tf.cumsum(pixels, axis=1)[:, -1] * np.float32(1 / (height * width))
+    return tf.reshape(total, (-1, 1, 1, channels)) if keepdims else total

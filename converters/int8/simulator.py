@@ -267,6 +267,8 @@ class Simulator:
                 y = graph.linear(layer, args[0], kernel, bias)
         elif graph.activation(layer) == "hard_swish":
             y = arithmetic.hard_swish(args[0])
+        elif in_float and floats.in_order and isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            y = arithmetic.mean_in_float(args[0], keepdims=layer.keepdims)
         else:
             y = layer(*args, **kwargs)
         if position not in rounded:
