@@ -264,19 +264,21 @@ class _Walk:
             return
         whole, *measured = latencies([frozenset(), *unions], openings=4)
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
-            if latency > limit * whole:
+            ratio = latency / whole
+            if ratio > limit:
                 continue
             self.progress("simulate: islands of float in another runtime", 0, 0)
             kept = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
             if not kept:
                 return
             if kept != union:
-                whole, latency = latencies([frozenset(), kept], openings=4)
-            if latency > limit * whole:
+                again, latency = latencies([frozenset(), kept], openings=4)
+                ratio = latency / again
+            if ratio > limit:
                 continue
             names = islands.names(simulator, kept)
             base = dataclasses.replace(self.base, kept_float=kept)
-            what = f"islands of float, {latency / whole:.2f}x the latency: {', '.join(names)}"
+            what = f"islands of float, {ratio:.2f}x the latency: {', '.join(names)}"
             if self.attempt(what, self._corrected(base, self.method), WORTHWHILE_DB):
                 self.base = base
             return

@@ -100,8 +100,10 @@ def smallest(simulator: Simulator, noise: Mapping[int, float], most: int) -> lis
     always = simulator.float_points()
     found: dict[frozenset[int], Island] = {}
     for point in sorted(noise, key=lambda point: (-noise[point], point)):
+        if len(found) == most:
+            break
         nodes = around(simulator, point)
-        if len(found) < most and nodes not in found and simulator.kinds[point] != "scores":
+        if nodes not in found and simulator.kinds[point] != "scores":
             saved = sum(noise.get(one, 0.0) for one in simulator.float_points(nodes) - always)
             found[nodes] = Island(nodes, saved)
     return list(found.values())
