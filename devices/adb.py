@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from devices.child import exchange
 from devices.errors import (
     DeviceError,
     DeviceFull,
@@ -31,7 +32,7 @@ from devices.errors import (
     RuntimeMissing,
     ShellError,
 )
-from devices.local import exchange, overdue
+from devices.local import overdue
 from devices.shell import DEFAULT_TIMEOUT_S, Result, Script, last_line, pull_file, push_archive, result, script
 
 ROOT = "/data/local/tmp/edgenet"  # below the one folder of a phone where its shell's user may execute files

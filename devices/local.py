@@ -1,18 +1,17 @@
-"""This machine as a device, with the scripts and folders of any other; and how a child process of ours is run."""
+"""This machine as a device, with the scripts and folders of any other."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from devices.errors import CommandTimeout, DeviceLost, DeviceUnfit, ShellError
+from devices.child import exchange
+from devices.errors import CommandTimeout, DeviceLost, DeviceUnfit
 from devices.folders import cache_folder
 from devices.shell import DEFAULT_TIMEOUT_S, Result, Script, last_line, pull_file, push_archive, result, script
 
@@ -86,49 +85,6 @@ class LocalShell:
 def overdue(name: str, command: Sequence[str], timeout_s: float) -> CommandTimeout:
     """Make the error for a command that was killed because it lasted too long."""
     return CommandTimeout(f"{command[0]!r} on {name} gave no answer in {timeout_s:g} s and was killed there")
-
-
-def exchange(
-    argv: Sequence[str],
-    timeout_s: float,
-    stdin: bytes | IO[bytes] = b"",
-    cwd: str | None = None,
-    stop: Callable[[], object] | None = None,
-    env: Mapping[str, str] | None = None,
-) -> tuple[bytes, bytes]:
-    """Run a child process of our own to its end; stdout and stderr.
-
-    It has a session of its own: Ctrl-C at the terminal is for us to handle, while the child still carries what ends the
-    command on the device. Whatever happens, it does not outlive the call. stop: called before the child is killed.
-    Raises subprocess.TimeoutExpired, ShellError.
-    """
-    piped = isinstance(stdin, bytes) and bool(stdin)
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE if piped else subprocess.DEVNULL if isinstance(stdin, bytes) else stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=env,
-            cwd=cwd,
-        )
-    except OSError as exc:  # no such program, or more arguments than the system carries
-        raise ShellError(f"cannot run {argv[0]}: {exc.strerror}") from exc
-    with process:
-        try:
-            return process.communicate(stdin if isinstance(stdin, bytes) and stdin else None, timeout_s)
-        except BaseException:  # a timeout, Ctrl-C, whatever it is: nothing is left running
-            try:
-                if stop:
-                    stop()
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(1.0)
-            finally:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            raise
 
 
 def _kill(sent: Script) -> None:

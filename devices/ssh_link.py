@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from devices.child import exchange, uninterrupted
 from devices.errors import DeviceLost, DeviceRefused, DeviceUnfit, DeviceUnreachable, ShellError
-from devices.local import exchange
 from devices.shell import last_line
 from devices.ssh_peer import Peer
 
@@ -97,7 +97,7 @@ class Link:
             tempfile.mkdtemp(prefix="edgenet-", dir=base if re.fullmatch(r"[\w./-]{1,50}", base) else "/tmp")
         )
         try:
-            with (self._folder / "stderr").open("wb") as stderr:
+            with (self._folder / "stderr").open("wb") as stderr, uninterrupted():
                 self._master = self._start(stderr, boot, lost)
             self.root, self.boot = self._greeting()
         except BaseException:  # no error, and no Ctrl-C, leaves ssh behind

@@ -20,8 +20,8 @@ from typing import IO
 import pytest
 
 from devices.bundle_parts import Part, fetch, read_part
+from devices.child import exchange
 from devices.errors import BundleError, CommandTimeout, DeviceLost
-from devices.local import exchange
 from devices.shell import DEFAULT_TIMEOUT_S, Result, pull_file, push_archive, result, script
 
 # qemu 7.2's default, a processor with every extension, computes int8 wrongly: 994 of 1000 outputs differ.

@@ -1,0 +1,83 @@
+"""How a child process of ours is run: it never outlives the call, whatever interrupts us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from devices.errors import ShellError
+
+
+def exchange(
+    argv: Sequence[str],
+    timeout_s: float,
+    stdin: bytes | IO[bytes] = b"",
+    cwd: str | None = None,
+    stop: Callable[[], object] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> tuple[bytes, bytes]:
+    """Run a child process of our own to its end; stdout and stderr.
+
+    It has a session of its own: Ctrl-C at the terminal is for us to handle, while the child still carries what ends the
+    command on the device. Whatever happens, it does not outlive the call. stop: called before the child is killed.
+    Raises subprocess.TimeoutExpired, ShellError.
+    """
+    piped = isinstance(stdin, bytes) and bool(stdin)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        try:
+            with uninterrupted():
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE if piped else subprocess.DEVNULL if isinstance(stdin, bytes) else stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    env=env,
+                    cwd=cwd,
+                )
+        except OSError as exc:  # no such program, or more arguments than the system carries
+            raise ShellError(f"cannot run {argv[0]}: {exc.strerror}") from exc
+        return process.communicate(stdin if isinstance(stdin, bytes) and stdin else None, timeout_s)
+    except BaseException:  # a timeout, Ctrl-C, whatever it is: nothing is left running
+        if process is not None:
+            with process:
+                _end(process, stop)
+        raise
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended.
+
+    subprocess.Popen starts its child before it returns: an interrupt in between would leave a child nobody knows of.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # no signal is handled here
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda _, frame: held.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(signal.SIGINT, held[0])
+
+
+def _end(process: subprocess.Popen[bytes], stop: Callable[[], object] | None) -> None:
+    try:
+        if stop:
+            stop()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

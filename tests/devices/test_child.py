@@ -1,0 +1,72 @@
+"""A child process never outlives the call that ran it."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices.child import exchange, uninterrupted
+from devices.errors import ShellError
+
+from .peers import comes, running
+
+
+class InterruptedAtOnce(subprocess.Popen[bytes]):
+    """A child whose parent is interrupted when it runs already, but nobody has been told so yet."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_while_it_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = f"8{secrets.randbelow(10**8):08}"
+    stopped: list[bool] = []
+    monkeypatch.setattr(subprocess, "Popen", InterruptedAtOnce)
+    with pytest.raises(KeyboardInterrupt):
+        exchange(("sleep", marker), 60, stop=lambda: stopped.append(bool(running(marker))))
+    assert stopped == [True]
+    assert comes(lambda: not running(marker)), running(marker)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_is_held_back_and_not_lost() -> None:
+    seen: list[str] = []
+
+    def interrupted(fails: bool) -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            seen.append("the rest of the block")
+            if fails:
+                raise OSError("what fails there does not hide it")
+
+    for fails in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(fails)
+    assert len(seen) == 2
+
+
+def test_other_threads_have_nothing_to_hold_back() -> None:
+    answers: list[bytes] = []
+    thread = threading.Thread(target=lambda: answers.append(exchange(("echo", "yes"), 10)[0]))
+    thread.start()
+    thread.join()
+    assert answers == [b"yes\n"]
+
+
+def test_one_that_lasts_too_long_is_killed_with_what_it_started() -> None:
+    marker = f"8{secrets.randbelow(10**8):08}"
+    with pytest.raises(subprocess.TimeoutExpired):
+        exchange(("sh", "-c", f"sleep {marker} & sleep {marker}"), 0.3)
+    assert comes(lambda: not running(marker)), running(marker)
+
+
+def test_no_program(tmp_path: Path) -> None:
+    with pytest.raises(ShellError, match=r"^cannot run .*/none: No such file or directory$"):
+        exchange((str(tmp_path / "none"),), 1)
