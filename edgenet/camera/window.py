@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -94,6 +96,7 @@ class Window:
     def __init__(self, controls: Controls, painter: Painter, title: str = "edgenet camera") -> None:
         import cv2
 
+        _share_events()
         self._cv2: Any = cv2
         self._controls = controls
         self._painter = painter
@@ -136,3 +139,13 @@ class Window:
             return bool(self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) >= 1)
         except self._cv2.error:  # Qt has ended with its last window
             return False
+
+
+def _share_events() -> None:
+    """Let the Qt inside opencv-python's wheels tell the Xlib of this machine who reads the window's events.
+
+    They bring a libX11-xcb of their own, which writes that into another version's structure: Xlib then takes events
+    that Qt waits for, and now and then a window stays black for ever. What is loaded before, globally, comes first.
+    """
+    with contextlib.suppress(OSError):  # another system, or one without that library: as it was
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
