@@ -137,18 +137,43 @@ def in_float(layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any) -> Any:
     if pieces is None:
         return graph.linear(layer, x, kernel, bias)
     answer: Any = bias
-    for values, weights in pieces:  # in float64 the product is exact
-        answer = tf.cast(values * weights.astype(np.float64) + tf.cast(answer, tf.float64), tf.float32)
+    for values, weights in pieces:
+        one_by_one = _add_channels if weights.ndim == 2 else _add
+        answer = one_by_one(answer, values, weights.astype(np.float64))
     return answer
 
 
+def _add(answer: Any, values: Any, weights: Any) -> Any:
+    """Add one product: in float64 it is exact, so the sum is rounded once."""
+    import tensorflow as tf
+
+    return tf.cast(values * weights + tf.cast(answer, tf.float64), tf.float32)
+
+
+def _add_channels(answer: Any, values: Any, weights: np.ndarray) -> Any:
+    """Add the product of each channel in turn: a loop in the graph, as hundreds of additions take seconds to trace."""
+    import tensorflow as tf
+
+    rows, columns = tf.transpose(values, (len(values.shape) - 1, *range(len(values.shape) - 1))), tf.constant(weights)
+
+    def channel(k: Any, total: Any) -> tuple[Any, Any]:
+        return k + 1, _add(total, rows[k][..., tf.newaxis], columns[k])
+
+    begin = tf.zeros_like(values[..., :1], tf.float32) + answer
+    return tf.while_loop(lambda k, _: k < len(weights), channel, (0, begin), parallel_iterations=1)[1]
+
+
 def _pieces(layer: Any, kernel: np.ndarray, x: Any) -> list[tuple[Any, np.ndarray]] | None:
-    """List what each answer of a layer is the sum of, in order; None for a layer that XNNPACK computes otherwise."""
+    """List what each answer of a layer is the sum of, in order; None for a layer that XNNPACK computes otherwise.
+
+    A kernel's place is one product, channel by channel, where the layer is depthwise, or else as many as there are
+    channels, with weights [channels, answers].
+    """
     import keras
     import tensorflow as tf
 
     if isinstance(layer, keras.layers.Dense):
-        return [(x[..., i : i + 1], kernel[i]) for i in range(len(kernel))]
+        return [(x, kernel)]
     if getattr(layer, "groups", 1) > 1 or getattr(layer, "depth_multiplier", 1) > 1 or layer.dilation_rate != (1, 1):
         return None
     spans = []  # of the rows, and of the columns
@@ -162,8 +187,7 @@ def _pieces(layer: Any, kernel: np.ndarray, x: Any) -> list[tuple[Any, np.ndarra
         places = [(row, column) for column in range(len(columns)) for row in range(len(rows))]
         return [(x[:, rows[i], columns[j]], kernel[i, j, :, 0]) for i, j in places]
     places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
-    channels = range(kernel.shape[2])
-    return [(x[:, rows[i], columns[j], k : k + 1], kernel[i, j, k]) for i, j in places for k in channels]
+    return [(x[:, rows[i], columns[j]], kernel[i, j]) for i, j in places]
 
 
 def classify(layer: Any, weights: tuple[np.ndarray, np.ndarray], x: Any) -> Any:

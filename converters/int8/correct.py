@@ -14,7 +14,8 @@ integers, so it holds for TFLite and ONNX alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -96,39 +97,60 @@ def correct(
 
     core = simulator.core
     write_weights(core, state.weights)
-    x = simulator.read(images[:: -(-len(images) // most)])
+    x = keras.ops.convert_to_tensor(simulator.read(images[:: -(-len(images) // most)]))
     quiet = simulator.float_points(state.kept_float)
     corrected = dict(weights_of(core))
     done: list[str] = []
 
-    def call(node: Any, *args: Any, **kwargs: Any) -> Any:
+    def weigh(node: Any, x: _Both) -> _Both:
         position, layer = simulator.position[id(node)], node.operation
-        if graph.weighted(layer):
-            true, rough = keras.ops.split(args[0], 2)
-            kernel, bias = state.weights[layer.name]
-            once = graph.called_once(core, layer)
-            if position not in state.kept_float and not once:
-                kernel = arithmetic.round_kernel(layer, kernel)
-            elif position not in state.kept_float:
-                kernel = _rounded(layer, kernel, np.asarray(true), np.asarray(rough), method)
-            wanted = graph.linear(layer, true, *state.weights[layer.name])
-            answer = graph.linear(layer, rough, kernel, bias)
-            axes = tuple(range(len(wanted.shape) - 1))
-            shift = np.asarray(keras.ops.mean(wanted, axes) - keras.ops.mean(answer, axes)) if once else 0
-            corrected[layer.name] = (kernel, bias + shift)
-            done.append(layer.name)
-            if progress:
-                progress(len(done), len(state.weights))
-            y = keras.ops.concatenate([wanted, answer + shift])
-        else:
-            y = layer(*args, **kwargs)
+        kernel, bias = state.weights[layer.name]
+        once = graph.called_once(core, layer)
+        if position not in state.kept_float and not once:
+            kernel = arithmetic.round_kernel(layer, kernel)
+        elif position not in state.kept_float:
+            kernel = _rounded(layer, kernel, np.asarray(x.true), np.asarray(x.rough), method)
+        wanted = graph.linear(layer, x.true, *state.weights[layer.name])
+        answer = graph.linear(layer, x.rough, kernel, bias)
+        axes = tuple(range(len(wanted.shape) - 1))
+        shift = np.asarray(keras.ops.mean(wanted, axes) - keras.ops.mean(answer, axes)) if once else np.float32(0)
+        corrected[layer.name] = (kernel, bias + shift)
+        done.append(layer.name)
+        if progress:
+            progress(len(done), len(state.weights))
+        return _Both(wanted, answer + shift)
+
+    def call(node: Any, *args: Any, **kwargs: Any) -> _Both:
+        position, layer = simulator.position[id(node)], node.operation
+        y = weigh(node, args[0]) if graph.weighted(layer) else _Both(*(layer(*a, **k) for a, k in _apart(args, kwargs)))
         if position in state.ranges and position not in quiet:
-            true, rough = keras.ops.split(y, 2)
-            y = keras.ops.concatenate([true, arithmetic.round_real(rough, state.ranges[position])])
+            return _Both(y.true, arithmetic.round_real(y.rough, state.ranges[position]))
         return y
 
-    graph.run(core, keras.ops.convert_to_tensor(np.concatenate([x, x])), call)
+    graph.run(core, _Both(x, x), call)
     return replace(state, weights=corrected)
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """A tensor of the float network, and of the quantized one."""
+
+    true: Any
+    rough: Any
+
+
+def _apart(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield an operation's arguments for the float network, then for the quantized one."""
+    import keras
+
+    for true in (True, False):
+        yield keras.tree.map_structure(functools.partial(_one, true=true), (args, kwargs))
+
+
+def _one(x: Any, *, true: bool) -> Any:
+    if not isinstance(x, _Both):
+        return x
+    return x.true if true else x.rough
 
 
 def _rounded(layer: Any, kernel: np.ndarray, true: np.ndarray, rough: np.ndarray, method: Method) -> np.ndarray:

@@ -25,7 +25,11 @@ from converters.int8.ranges import Kind, kinds
 if TYPE_CHECKING:
     import keras
 
-BATCH = 25
+VALUES = 15_000_000
+"""Of a batch's largest tensor: 60 MB, several times over."""
+
+MOST_IMAGES = 25
+"""In a batch."""
 
 Weights = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Name of a weighted layer -> its kernel and bias, float32."""
@@ -99,6 +103,8 @@ class Simulator:
         self.fused = fused(core, frozenset(self.points))
         self._passed = {position: one.point for one in self.fused.values() for position in one.passed}
         self._dynamic = dynamic(core, classifier)
+        largest = max(int(np.prod(step.outputs[0].shape[1:])) for step in self.steps)
+        self._batch = max(1, min(MOST_IMAGES, VALUES // largest))
         self._answer: Callable[..., Any] | None = None
 
     def float_points(self, kept_float: frozenset[int] = frozenset()) -> frozenset[int]:
@@ -163,8 +169,8 @@ class Simulator:
         if at is not None:
             errors[np.arange(len(errors)) != at] = 0
         answers = []
-        for start in range(0, len(images), BATCH):
-            batch = tf.constant(images[start : start + BATCH])
+        for start in range(0, len(images), self._batch):
+            batch = tf.constant(images[start : start + self._batch])
             answers.append(np.asarray(self._answer(batch, tf.constant(errors))))
         return np.concatenate(answers)
 
@@ -208,10 +214,10 @@ class Simulator:
         reads = tf.TensorSpec((None, *self.core.inputs[0].shape[1:]), tf.float32)
         compiled = tf.function(extremes, autograph=False).get_concrete_function(reads)
         parts = []
-        for start in range(0, len(images), BATCH):
-            parts.append(np.asarray(compiled(tf.constant(self.read(images[start : start + BATCH])))))
+        for start in range(0, len(images), self._batch):
+            parts.append(np.asarray(compiled(tf.constant(self.read(images[start : start + self._batch])))))
             if progress:
-                progress(min(start + BATCH, len(images)))
+                progress(min(start + self._batch, len(images)))
         return dict(zip(self.points, np.concatenate(parts, axis=1), strict=True))
 
     def _run(
