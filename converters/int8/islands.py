@@ -7,7 +7,6 @@ costs more than it saves.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,9 +34,6 @@ ALIKE_DB = 28.0
 """SQNR of the logits that islands must leave in spite of FLOAT_ERROR, which foretells real files to within 2 dB: at 26
 MobileNetV3-Small's disagree on 1 to 3 % of images.
 """
-
-HALF_DB = 10 * math.log10(2)
-"""Above ALIKE_DB an exit alone uses half of what may be lost."""
 
 
 def operators(simulator: Simulator) -> list[frozenset[int]]:
@@ -171,9 +167,18 @@ def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np
         further = _bridged(groups, together | around(simulator, worst))
         if further != together and enough(further):
             return further
-        ends = [_ending(left, at) for at in exits if at == worst or exit_db[at] < ALIKE_DB + HALF_DB]
+        ends = [_ending(left, at) for at in _too_much(exit_db, exits)]
         left = [one for one in left if one not in ends]
     return frozenset()
+
+
+def _too_much(exit_db: Mapping[int, float], exits: Iterable[int]) -> list[int]:
+    """List the worst exits, at least one, without which the noise of the others adds up to less than may be lost."""
+    left = sorted(exits, key=lambda at: (-exit_db[at], at))
+    gone = [left.pop()]
+    while left and sum(10 ** (-exit_db[at] / 10) for at in left) > 10 ** (-ALIKE_DB / 10):
+        gone.append(left.pop())
+    return gone
 
 
 def _ending(among: Iterable[Island], exit_: int) -> Island:
