@@ -75,7 +75,7 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
     monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 2)
-    monkeypatch.setattr(islands, "ALIKE_DB", 0.0)
+    monkeypatch.setattr(islands, "PARTED", 1.0)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     file = searched(coarse, few, tmp_path, Demand())
@@ -106,7 +106,7 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     answers = np.concatenate(list(coarse.scores([images])))
     on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
     tried = []
-    monkeypatch.setattr(islands, "ALIKE_DB", 100.0)
+    monkeypatch.setattr(islands, "PARTED", 1e-6)
     for error in (1e-3, 0.0):
         monkeypatch.setattr(islands, "FLOAT_ERROR", error)
         found = search.search(coarse, images[10:], on, Demand(), lambda *_: None)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.int8 import islands
-from converters.int8.islands import GAP, OVERSPENT, UNIONS, Island
+from converters.int8.islands import GAP, OVERSPENT, UNIONS, Island, parted
 from converters.int8.prepare import Prepared
-from converters.int8.sensitivity import decibels, logits
+from converters.int8.sensitivity import logits
 from converters.int8.simulator import Simulator
 
 from .networks import name_of, position
@@ -226,15 +226,15 @@ def test_the_island_at_whose_exit_floats_matter_most_goes(
     simulator.load(replace(mobile.start, kept_float=early | late))
     right = logits(simulator.scores(images))
     (exit_,) = simulator.exits(early)
-    both, first = (decibels(right, logits(simulator.scores(images, 1e-2, at))) for at in (None, exit_))
-    assert both <= first
+    both, first = (parted(right, logits(simulator.scores(images, 1e-2, at))) for at in (None, exit_))
+    assert both >= first > 0
 
-    def kept(least_db: float) -> frozenset[int]:
-        monkeypatch.setattr(islands, "ALIKE_DB", least_db)
+    def kept(most: float) -> frozenset[int]:
+        monkeypatch.setattr(islands, "PARTED", most)
         return islands.alike(simulator, mobile.start, both_of, images)
 
-    assert kept(both - 1) == early | late, "it matters to nobody"
-    assert kept(150.0) == late, "nothing behind the last island's exit is rounded"
+    assert kept(1.1 * both) == early | late, "it matters to nobody"
+    assert kept(1e-9) == late, "nothing behind the last island's exit is rounded"
     assert islands.alike(simulator, mobile.start, [], images) == frozenset()
 
 
@@ -246,13 +246,13 @@ def test_an_exit_moves_on_where_that_is_enough(
     (exit_,) = simulator.exits(early)
     further = early | islands.around(simulator, exit_)
 
-    def left_db(nodes: frozenset[int]) -> float:
+    def share(nodes: frozenset[int]) -> float:
         simulator.load(replace(mobile.start, kept_float=nodes), in_order=False)
-        return decibels(logits(simulator.scores(images)), logits(simulator.scores(images, error)))
+        return parted(logits(simulator.scores(images)), logits(simulator.scores(images, error)))
 
-    here, there = left_db(early), left_db(further)
+    here, there = share(early), share(further)
     monkeypatch.setattr(islands, "FLOAT_ERROR", error)
-    monkeypatch.setattr(islands, "ALIKE_DB", (here + there) / 2)
+    monkeypatch.setattr(islands, "PARTED", (here + there) / 2)
     found = islands.alike(simulator, mobile.start, [Island(early, 0.1)], images)
-    assert there > here + 0.5
+    assert there < 0.9 * here
     assert found == further
