@@ -184,9 +184,9 @@ def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np
 def parted(right: np.ndarray, off: np.ndarray) -> float:
     """Return the share of images that logits with an error are to be expected to name differently, 0..1.
 
-    Counting would tell 1 % from 2 % on thousands of images only. An error between two classes, normal and with standard
-    deviation s, overtakes s / sqrt(2 pi) on average; so many images are that near to another name as are so near to it,
-    times how densely images lie there, which the nearest NEAREST of them tell.
+    Counting would tell 1 % from 2 % on thousands of images only. An error between two classes, normal with standard
+    deviation s, makes up for what is between them as often as s / sqrt(2 pi) times how many images lie in a unit of
+    that; the nearest NEAREST of the images tell how many.
 
     Args:
         right: logits [n, classes].
