@@ -30,7 +30,8 @@ def test_an_interrupt_while_it_starts_leaves_none(monkeypatch: pytest.MonkeyPatc
     stopped: list[bool] = []
     monkeypatch.setattr(subprocess, "Popen", InterruptedAtOnce)
     with pytest.raises(KeyboardInterrupt):
-        exchange(("sleep", marker), 60, stop=lambda: stopped.append(bool(running(marker))))
+        # Its command line can be read a moment after Popen has returned.
+        exchange(("sleep", marker), 60, stop=lambda: stopped.append(comes(lambda: bool(running(marker)))))
     assert stopped == [True]
     assert comes(lambda: not running(marker)), running(marker)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
