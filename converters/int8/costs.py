@@ -20,7 +20,9 @@ from converters.int8.sensitivity import TINY
 from converters.int8.simulator import Simulator, Weights, write_weights
 
 IMAGES = 100
-"""That are looked at, spread evenly: twice as many choose no better ranges, by .1 dB at most."""
+"""That are looked at, spread evenly. Over three seeds MobileNetV3-Small's ranges cost .33 dB more than the best that
+1200 directions tell, and .31 dB more by twice as many images.
+"""
 
 VALUES = 25_000_000
 """Of the tensors of a batch: their gradients, too, are in memory at once."""

@@ -37,7 +37,8 @@ With half of it, files of V1-0.25, V2 and V3-Small differ by 2.6, 4.0 and 3.2 dB
 PARTED = 0.015
 """Share of images that two runtimes may name differently, as FLOAT_ERROR foretells.
 
-Files differ on up to twice as many: on 2.3, 1.7 and 2.0 % of 300 photographs, where 1.2, .7 and .8 % are foretold.
+Files differ on about twice as many, 1.9 to 2.6 times: on 2.3, 1.7 and 2.0 % of 300 photographs, where 1.2, .7 and .8 %
+are foretold for V1-0.25, V2 and V3-Small. So it is no promise of 98 %.
 """
 
 NEAREST = 0.3
