@@ -30,7 +30,9 @@ from edgenet.symbols.glyphs import LABELS
 from edgenet.symbols.train import generate
 
 TRAINING_SEED, VALIDATION_SEED = 11, 12
-CALIBRATION_PER_CLASS, VALIDATION_PER_CLASS = 10, 100
+CALIBRATION_PER_CLASS = 10
+VALIDATION_PER_CLASS = 500
+"""Of 20 classes: .3 points can be told from none on 10,000 pictures (+-.11), on 2,000 they cannot (+-.26)."""
 BATCH = 64
 
 

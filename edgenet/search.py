@@ -263,6 +263,7 @@ class _Walk:
         if not unions:
             return
         whole, *measured = latencies([frozenset(), *unions], openings=4)
+        tried = set[frozenset[int]]()
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             ratio = latency / whole
             if ratio > limit:
@@ -271,6 +272,9 @@ class _Walk:
             kept = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
             if not kept:
                 return
+            if kept in tried:
+                continue
+            tried.add(kept)
             if kept != union:
                 again, latency = latencies([frozenset(), kept], openings=4)
                 ratio = latency / again
@@ -281,7 +285,7 @@ class _Walk:
             what = f"islands of float, {ratio:.2f}x the latency: {', '.join(names)}"
             if self.attempt(what, self._corrected(base, self.method), WORTHWHILE_DB):
                 self.base = base
-            return
+                return
 
     def distillation(self) -> None:
         """Train on the float network's own answers."""

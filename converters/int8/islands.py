@@ -222,6 +222,7 @@ def _bridged(groups: list[frozenset[int]], chosen: frozenset[int]) -> frozenset[
 
 
 def names(simulator: Simulator, kept_float: frozenset[int]) -> tuple[str, ...]:
-    """Name the weighted layers among some nodes, in order."""
-    steps: list[Any] = [simulator.steps[i] for i in sorted(kept_float)]
-    return tuple(dict.fromkeys(step.operation.name for step in steps if graph.weighted(step.operation)))
+    """Name the weighted layers among some nodes, in order; all layers where none has weights."""
+    layers: list[Any] = [simulator.steps[i].operation for i in sorted(kept_float)]
+    weighted = [layer for layer in layers if graph.weighted(layer)]
+    return tuple(dict.fromkeys(layer.name for layer in weighted or layers))

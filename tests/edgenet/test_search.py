@@ -115,6 +115,23 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     assert tried == [False, True]
 
 
+def test_where_all_islands_together_gain_nothing_fewer_are_tried(
+    coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
+    monkeypatch.setattr(search, "CHEAP", 3.0)
+    monkeypatch.setattr(search, "FEW", 3)
+    monkeypatch.setattr(islands, "PARTED", 1.0)
+    monkeypatch.setattr(search, "WORTHWHILE_DB", 90.0)  # nothing is
+    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
+    layers = [attempt.what.split(": ")[1].split(", ") for attempt in tried]
+    assert len(layers) > 1
+    assert not any(attempt.kept for attempt in tried)
+    assert set(layers[1]) < set(layers[0]), layers
+    assert all(map(all, layers)), "an island without a name"
+
+
 @pytest.fixture(scope="module")
 def dark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 pictures that are nearly black: what a lens cap shows, and no camera should be calibrated by."""

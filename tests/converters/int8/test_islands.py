@@ -89,6 +89,8 @@ def test_names_are_those_of_layers_in_order(mobile: Prepared) -> None:
     kept = islands.of_layers(simulator, ["excite", "residual", "stem", "down"])
     assert islands.names(simulator, kept) == ("stem", "down", "excite")
     assert islands.names(simulator, frozenset()) == ()
+    swish = [position(simulator, name) for name in ("pool", "deep_swish")]
+    assert islands.names(simulator, frozenset(swish)) == ("deep_swish", "pool"), "an island without a name"
 
 
 def test_islands_are_built_around_the_costliest(mobile: Prepared) -> None:
