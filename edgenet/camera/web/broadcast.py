@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -180,7 +180,7 @@ def as_state(update: Update, controls: Controls) -> dict[str, object]:
         "frame": None if answer is None else answer.frame.id,
         "top": [] if answer is None else [_ranked(ranked) for ranked in answer.top],
         "raw": None if answer is None else _ranked(answer.raw),
-        "stats": asdict(update.stats),
+        "stats": {field.name: getattr(update.stats, field.name) for field in fields(update.stats)},  # asdict copies
         "paused": update.paused,
         "mirror": update.mirror,
         "rotate": controls.rotate,

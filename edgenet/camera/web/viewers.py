@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 4096
 _WINDOW_NS = 2_000_000_000  # of the ages that percentiles are taken of
+_AGE_EVERY_S = 0.25  # figures that change faster cannot be read
 _NONSENSE, _TOO_BIG, _BUSY = 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
 _SILENCE_S = 2.0  # without a picture, until another camera may come
@@ -89,6 +90,7 @@ class Viewer:
         self._pictures = True
         self._drawn: Frame | None = None
         self._ages = Ages()
+        self._age: tuple[float, bytes] = (0.0, b"")  # when to say it anew, and a JSON object without its end
 
     async def serve(self) -> None:
         """Talk with it until it leaves, or until it sends what makes no sense."""
@@ -122,8 +124,11 @@ class Viewer:
 
     async def _message(self, shown: Shown, fresh: bool) -> bytes:
         picture = await self._broadcast.picture(shown.frame) if fresh and self._pictures and shown.frame else b""
-        head = json.dumps({"age_ms": self._ages.percentiles()}).encode()
-        text = head[:-1] + b", " + self._broadcast.state(shown)[1:]  # two JSON objects made one
+        until, head = self._age
+        if time.monotonic() >= until:
+            head = json.dumps({"age_ms": self._ages.percentiles()}).encode()[:-1]
+            self._age = (time.monotonic() + _AGE_EVERY_S, head)
+        text = head + b", " + self._broadcast.state(shown)[1:]  # two JSON objects made one
         return len(text).to_bytes(4, "big") + text + picture
 
     async def _receive(self) -> None:
