@@ -26,19 +26,23 @@ _MOST_FPS = 60  # what is made room for
 _VIEWERS = """
 import sys, threading
 from websockets.sync.client import connect
+received = []
 def watch():
     with connect(sys.argv[1], compression=None, max_size=None) as socket:
-        while socket.recv():
+        while message := socket.recv():
+            received.append(len(message))
             socket.send('{"do": "ack"}')
 threads = [threading.Thread(target=watch, daemon=True) for _ in range(int(sys.argv[2]))]
 [thread.start() for thread in threads]
 sys.stdin.read()
+print(sum(received))
 """
 
 
 def viewers(address: str, count: int) -> subprocess.Popen[bytes]:
-    """Start a process of so many viewers, who acknowledge at once what they get."""
-    return subprocess.Popen([sys.executable, "-c", _VIEWERS, address, str(count)], stdin=subprocess.PIPE)
+    """Start a process of so many viewers, who acknowledge at once; in the end it prints how many bytes they got."""
+    command = [sys.executable, "-c", _VIEWERS, address, str(count)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 class Series:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgenet.camera.frame import Frame, Slot, Trouble
+from edgenet.camera.jpeg import head
 from edgenet.image import ImageError, Pixels, decode
 
 MAX_JPEG_BYTES = 4 << 20
@@ -127,30 +128,5 @@ def _is_sane(data: bytes) -> bool:
     """Whether this begins as a JPEG of a size that is taken; nothing is decoded."""
     if len(data) > MAX_JPEG_BYTES:
         return False
-    width, height = jpeg_size(data)
-    return 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= _MAX_PIXELS
-
-
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Read width and height from a JPEG's head (ITU T.81, annex B); 0, 0 where it is no sound one.
-
-    The head is what lies before the first scan. Junk in it, or a second size, which decoders read in ways of their own,
-    makes it unsound.
-    """
-    if data[:2] != b"\xff\xd8":
-        return 0, 0
-    at, found = 2, (0, 0)
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xDA:  # the scan begins
-            return found
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if found != (0, 0) or at + 9 > len(data):
-                return 0, 0
-            height, width = (int.from_bytes(data[at + skip : at + skip + 2], "big") for skip in (5, 7))
-            found = width, height
-        if length < 2 or marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:  # fill, or what has no length
-            return 0, 0
-        at += 2 + length
-    return 0, 0
+    said = head(data)
+    return said is not None and max(said.width, said.height) <= MAX_SIDE and said.width * said.height <= _MAX_PIXELS

@@ -20,11 +20,13 @@ class Frame:
         id: from 0, in the order of arrival; never reused, also after the camera was reopened.
         captured_ns: time.monotonic_ns() as it arrived here.
         image: uint8 [h, w, 3] in OpenCV's order (blue, green, red), as the source gives it; nobody writes to it.
+        jpeg: what a camera sent the same picture as; None where it sent none.
     """
 
     id: int
     captured_ns: int
     image: Pixels
+    jpeg: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class HttpCamera:
             picture = self._parts.picture()
         except (OSError, ValueError, http.client.HTTPException) as exc:  # ValueError: closed, or a senseless length
             raise _broken(exc) from exc
-        return Shot(time.monotonic_ns(), picture)
+        return Shot(time.monotonic_ns(), None, picture)
 
     def interrupt(self) -> None:
         """End a read that waits."""

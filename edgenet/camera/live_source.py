@@ -43,10 +43,17 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What a camera gave: time.monotonic_ns() of its arrival; uint8 BGR [h, w, 3], or a JPEG not decoded yet."""
+    """What a camera gave.
+
+    Attributes:
+        captured_ns: time.monotonic_ns() of its arrival.
+        image: uint8 BGR [h, w, 3]; None: not decoded yet.
+        jpeg: the same as the camera sent it; None where it sent no JPEG.
+    """
 
     captured_ns: int
-    image: Pixels | bytes
+    image: Pixels | None
+    jpeg: bytes | None = None
 
 
 class Camera(Protocol):
@@ -118,13 +125,12 @@ class LiveSource:
         said, spoilt = "", False
         while not stop.is_set() and not self._closed.is_set():
             item = self._take()
-            image = None
             if isinstance(item, Shot):
-                image = decode_jpeg(item.image) if isinstance(item.image, bytes) else item.image
+                image = decode_jpeg(item.jpeg) if item.image is None and item.jpeg is not None else item.image
                 spoilt = image is None
                 if image is not None:
                     said = ""
-                    yield self._frame(item.captured_ns, image)
+                    yield self._frame(item.captured_ns, image, item.jpeg)
                     continue
             trouble = item if isinstance(item, Trouble) else self._overdue(spoilt)
             if trouble and trouble.text != said:
@@ -139,9 +145,9 @@ class LiveSource:
             self._changed.notify_all()
         self._thread.join(_CLOSE_S)
 
-    def _frame(self, captured_ns: int, image: Pixels) -> Frame:
+    def _frame(self, captured_ns: int, image: Pixels, jpeg: bytes | None) -> Frame:
         self._measure(image)
-        frame = Frame(self._next, captured_ns, image)
+        frame = Frame(self._next, captured_ns, image, jpeg)
         self._next += 1
         with self._changed:
             if self._opened:
@@ -177,7 +183,7 @@ class LiveSource:
 
     def _put(self, item: Shot | Trouble) -> None:
         """Hand something to `frames`. A picture that nobody took gives way to the next; so does Trouble."""
-        if isinstance(item, Shot) and not isinstance(item.image, bytes):
+        if isinstance(item, Shot) and item.image is not None:
             self._measure(item.image)
         with self._changed:
             if self._waiting and type(self._waiting[-1]) is type(item):

@@ -94,22 +94,23 @@ class DeviceCamera:
             if not self._capture.grab():
                 raise Lost(self._gone())
             captured_ns = self._stamp(time.monotonic_ns())
-            image = self._picture()
+            image, jpeg = self._picture()
             if image is not None:  # bad cables and hubs spoil one now and then
-                return Shot(captured_ns, image)
+                return Shot(captured_ns, image, jpeg)
         raise Lost("its pictures cannot be decoded", "try another cable or port")
 
-    def _picture(self) -> Pixels | None:
-        """Decode what was grabbed; None where it is damaged."""
+    def _picture(self) -> tuple[Pixels | None, bytes | None]:
+        """Decode what was grabbed: the picture, None where it is damaged, and the JPEG that it came as, if it did."""
         try:
             done, image = self._capture.retrieve()
             if not done or image is None:
-                return None
+                return None, None
             if image.ndim == 2 and 1 in image.shape:  # a JPEG's bytes; some drivers pad them
-                return decode_jpeg(image.tobytes().rstrip(b"\0"))
-            return to_bgr(np.asarray(image))
+                jpeg = image.tobytes().rstrip(b"\0")
+                return decode_jpeg(jpeg), jpeg
+            return to_bgr(np.asarray(image)), None
         except (opencv().error, ValueError):
-            return None
+            return None, None
 
     def interrupt(self) -> None:
         """There is no way: OpenCV waits for its own timeout."""

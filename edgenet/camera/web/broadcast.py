@@ -1,5 +1,8 @@
 """The newest update, for all who watch: encoded once, only while somebody is ready for it, and never queued.
 
+What a camera sent as a JPEG goes on as it is, where browsers show that alike: on a Raspberry Pi encoding is most of
+what viewers cost.
+
 The pipeline's thread publishes; everything else happens in the event loop of the server's thread. Each viewer asks for
 something newer than it last had whenever it is ready, so one that is slow skips frames and holds nobody up.
 """
@@ -19,12 +22,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from edgenet.camera.frame import Controls, Frame, Ranked, Update
+from edgenet.camera.jpeg import head
 from edgenet.image import Pixels
 
 MAX_VIEWERS = 64
 _QUALITY = 80
 _NOTICE_S = 3.0  # that a page is told of a line; it shows it as long as it likes
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
+_MOST_BITS = 2  # a pixel, of a camera's own JPEG: what is larger is encoded anew, for the network's sake
 
 
 class Full(Exception):
@@ -147,17 +152,31 @@ class Broadcast:
         return self._state[1]
 
     async def picture(self, frame: Frame) -> bytes:
-        """Return a frame as JPEG, encoded once for all viewers, in a thread of its own."""
+        """Return a frame as JPEG: the camera's own, or encoded once for all viewers, in a thread of its own."""
         if self._picture is None or self._picture[0] is not frame:
-            encoding = asyncio.get_running_loop().run_in_executor(self._pool, encode, frame.image)
-            self._picture = (frame, encoding)
-            self.encoded += 1
+            loop, sent = asyncio.get_running_loop(), as_sent(frame)
+            if sent is None:
+                self._picture = (frame, loop.run_in_executor(self._pool, encode, frame.image))
+                self.encoded += 1
+            else:
+                self._picture = (frame, loop.create_future())
+                self._picture[1].set_result(sent)
         return await asyncio.shield(self._picture[1])  # one viewer who leaves cancels nobody else's picture
 
     def _wake(self) -> None:
         self._waking = False
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+def as_sent(frame: Frame) -> bytes | None:
+    """Return the JPEG that a camera sent, if every browser shows it as it was seen, and it is small enough."""
+    height, width = frame.image.shape[:2]
+    if frame.jpeg is None or width > _MAX_WIDTH or height > _MAX_HEIGHT:
+        return None
+    said = head(frame.jpeg)
+    alike = said is not None and said.plain and (said.width, said.height) == (width, height)
+    return frame.jpeg if alike and 8 * len(frame.jpeg) <= _MOST_BITS * width * height else None
 
 
 def encode(image: Pixels) -> bytes:

@@ -142,12 +142,14 @@ def jpeg(picture: Pixels, quality: int = 95) -> bytes:
     return stream.getvalue()
 
 
-def update(number: int, picture: Pixels | None = None, *, label: str = "circle", trouble: str = "") -> Update:
-    """Make an update about a picture of one colour (or none: there is no answer yet), BGR."""
+def update(
+    number: int, picture: Pixels | None = None, *, label: str = "circle", trouble: str = "", own: bytes | None = None
+) -> Update:
+    """Make an update about a picture (or none: there is no answer yet), BGR; own: the JPEG that a camera sent it as."""
     stats = Stats(30.0, 29.5, 20.0, 30.0, 0.3, 5.0, 0.2, 7, 41.5, "symbols", "int8", "LiteRT", 1, "camera 0", trouble)
     if picture is None:
         return Update(None, stats, False, False)
-    frame = Frame(number, time.monotonic_ns(), picture)
+    frame = Frame(number, time.monotonic_ns(), picture, own)
     top = tuple(Ranked(i, name, share, share) for i, (name, share) in enumerate([(label, 0.75), ("star", 0.125)]))
     return Update(Answer(frame, top, top[0], 300_000, 5_000_000), stats, False, False)
 

@@ -30,6 +30,7 @@ class Clip:
     dropped = 0
     name = "a clip"
     fps: float = 0.0
+    jpeg: bytes | None = None
     closed: int = 0
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
@@ -42,7 +43,7 @@ class Clip:
             if isinstance(image, str):
                 yield Trouble(image)
                 continue
-            yield Frame(number, time.monotonic_ns(), image)
+            yield Frame(number, time.monotonic_ns(), image, self.jpeg)
             number += 1
 
     def close(self) -> None:
@@ -170,10 +171,10 @@ def stats(trouble: str = "", **more: object) -> Stats:
 
 def update(
     image: Pixels, number: int = 0, *, labels: tuple[str, ...] = LABELS, paused: bool = False, mirror: bool = False,
-    trouble: str = "",
+    trouble: str = "", jpeg: bytes | None = None,
 ) -> Update:  # fmt: skip
     """Return an update with an answer: the labels with falling probabilities."""
     shares = [2.0**-index / 2 for index in range(len(labels))]
     top = tuple(Ranked(i, label, shares[-1 - i], shares[i]) for i, label in enumerate(labels))
-    answer = Answer(Frame(number, time.monotonic_ns(), image), top, top[-1], 900_000, 12_000_000)
+    answer = Answer(Frame(number, time.monotonic_ns(), image, jpeg), top, top[-1], 900_000, 12_000_000)
     return Update(answer, stats(trouble), paused, mirror)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgenet.camera import browser_source
-from edgenet.camera.browser_source import MAX_JPEG_BYTES, BrowserSource, jpeg_size
+from edgenet.camera.browser_source import MAX_JPEG_BYTES, BrowserSource
 from edgenet.camera.frame import Frame, Trouble
 
 from .browser import jpeg
@@ -121,14 +121,3 @@ def test_it_ends_soon_when_it_is_to(how: str) -> None:
     assert time.monotonic() - began < 2
     source.close()
     source.close()
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}, {"optimize": True}])
-def test_sizes_of_sound_jpegs_are_read(options: dict[str, int | bool]) -> None:
-    import io
-
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(RED).save(stream, "JPEG", **options)
-    assert jpeg_size(stream.getvalue()) == (64, 48)

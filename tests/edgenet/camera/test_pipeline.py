@@ -250,6 +250,16 @@ def test_rotation_and_region_come_before_the_model(degrees: int, turns: int) -> 
     assert (answer.frame.image == wanted).all()
 
 
+@pytest.mark.parametrize(("region", "degrees"), [(None, 0), (Region(0, 0, 20, 30), 0), (None, 90)])
+def test_a_cameras_jpeg_goes_on_with_the_picture_it_is_of_alone(region: Region | None, degrees: int) -> None:
+    watcher = Watcher()
+    camera = Clip([picture()], jpeg=b"the camera's own")
+    run(camera, Model(), watcher, controls=Controls(rotate=degrees), settings=Settings(region=region))
+    answer = watcher.updates[-1].answer
+    assert answer is not None
+    assert answer.frame.jpeg == (None if degrees or region else camera.jpeg)
+
+
 def test_a_region_outside_of_the_picture_is_one_clear_error() -> None:
     with pytest.raises(UsageError, match=r"--roi 50,0,20,20 does not lie within the picture of 64x48"):
         run(Clip([picture()]), Model(), settings=Settings(region=Region(50, 0, 20, 20)))

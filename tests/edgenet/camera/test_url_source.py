@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from edgenet.camera.address import Address
 from edgenet.camera.ffmpeg_camera import FfmpegCamera
 from edgenet.camera.live_source import LiveSource
+from edgenet.camera.opencv import decode_jpeg
 from edgenet.errors import SourceError
 
 from .mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
@@ -42,6 +44,7 @@ def test_the_newest_picture_comes_with_the_time_it_arrived(camera: MjpegCamera) 
         stamps = [read_stamp(frame.image) for frame in frames]
         assert stamps == sorted(set(stamps))
         assert all(0 <= age_ms(frame.image, frame.captured_ns) < 500 for frame in frames)
+        assert all(frame.jpeg and np.array_equal(decode_jpeg(frame.jpeg), frame.image) for frame in frames)
         assert watch.source.name == f"{camera.url}, 640x368"
         dropped = watch.source.dropped
         time.sleep(0.5)  # nobody takes what comes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 _WATCH = """
-import json, sys, threading, time
+import hashlib, json, sys, threading, time
 from edgenet.camera.frame import Frame
 from edgenet.camera.sources import first_camera, open_source
 from edgenet.errors import SourceError
@@ -29,7 +30,8 @@ try:
     for item in source.frames(stop):
         if isinstance(item, Frame):
             age = time.monotonic_ns() - item.captured_ns
-            say("frame", item.id, item.image.shape, item.image[9, 9].tolist(), age, item.captured_ns)
+            sent = hashlib.sha256(item.jpeg or b"").hexdigest()
+            say("frame", item.id, item.image.shape, item.image[9, 9].tolist(), sent, age, item.captured_ns)
         else:
             say("trouble", item.text)
     source.close()
@@ -117,7 +119,9 @@ def test_a_device_gives_mjpg_in_the_size_asked_for(device: Device) -> None:
             assert [frame[0] for frame in frames] == list(range(20))
             assert all(frame[1] == size for frame in frames)
             assert abs(np.array(frames[0][2]) - (200, 100, 20)).max() <= 4  # blue first
-            assert all(0 < frame[3] < 0.5e9 for frame in frames)
+            sent = (device.folder / f"{size[1]}x{size[0]}.jpg").read_bytes()
+            assert {frame[3] for frame in frames} == {hashlib.sha256(sent).hexdigest()}, "the camera's own JPEG"
+            assert all(0 < frame[4] < 0.5e9 for frame in frames)
         log = (device.folder / "log").read_text().split("\n")
         assert log[-2] == f"S_FMT MJPG {size[1]}x{size[0]}"
         assert log[-3].startswith("S_FMT MJPG ")  # before the size

@@ -127,6 +127,33 @@ def test_pictures_are_encoded_once_and_only_while_somebody_watches(view: WebView
     assert stats(view)["encoded"] == 1
 
 
+def test_a_cameras_own_jpeg_goes_on_as_it_is(view: WebView, join: Join) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None], (480, 640, 3))
+    rough = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    turned, upside = io.BytesIO(), Image.Exif()
+    upside[0x0112] = 3  # orientation
+    Image.fromarray(smooth).save(turned, "JPEG", exif=upside)
+    viewer = join(view)
+    view.show(update(0, smooth, own=jpeg(smooth)))
+    assert receive(viewer)[1] == jpeg(smooth)
+    assert stats(view)["encoded"] == 0
+    for number, (picture, own) in enumerate(
+        [
+            (smooth, turned.getvalue()),  # browsers would turn it
+            (rough, jpeg(rough, 100)),  # too much for a network
+            (smooth, jpeg(smooth[:240])),  # of another size
+            (smooth, jpeg(smooth)[:-2000][:300]),  # no JPEG
+            (plain(0, 0, 0, (960, 1920)), jpeg(plain(0, 0, 0, (960, 1920)))),  # wider than what is shown
+        ],
+        start=1,
+    ):
+        viewer.send(ACK)
+        view.show(update(number, picture, own=own))
+        sent = receive(viewer)[1]
+        assert sent not in (own, b"")
+        assert stats(view)["encoded"] == number
+
+
 def test_a_viewer_that_wants_no_pictures_costs_none(view: WebView, join: Join) -> None:
     viewer = join(view)
     viewer.send('{"do": "pictures", "wanted": false}')
