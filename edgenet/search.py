@@ -56,7 +56,7 @@ MEASURABLE_DB = 0.05
 """Any step must gain it, or agree more often."""
 
 WORTHWHILE_DB = 0.5
-"""What islands must gain: they cost time on every image."""
+"""What islands must gain at least: they cost time on every image."""
 
 ALIKE_IMAGES = 96
 """To judge by whether islands answer alike in every runtime."""
@@ -263,13 +263,15 @@ class _Walk:
         if not unions:
             return
         whole, *measured = latencies([frozenset(), *unions], openings=4)
+        missed = self._missed()
         tried = set[frozenset[int]]()
         for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
             ratio = latency / whole
             if ratio > limit:
                 continue
             self.progress("simulate: islands of float in another runtime", 0, 0)
-            kept = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
+            found = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
+            kept = found.nodes
             if not kept:
                 return
             if kept in tried:
@@ -283,9 +285,20 @@ class _Walk:
             names = islands.names(simulator, kept)
             base = dataclasses.replace(self.base, kept_float=kept)
             what = f"islands of float, {ratio:.2f}x the latency: {', '.join(names)}"
-            if self.attempt(what, self._corrected(base, self.method), WORTHWHILE_DB):
+            least_db = max(WORTHWHILE_DB, islands.worthwhile_db(missed, found.parted))
+            if self.attempt(what, self._corrected(base, self.method), least_db):
                 self.base = base
+            if self.attempts[-1].sqnr_db > sqnr_db:  # taken, or too little; where some island harms, fewer may gain
                 return
+
+    def _missed(self) -> float:
+        """Foretell on which share of images the best so far names another class than the float network."""
+        from converters.int8 import islands
+        from converters.int8.sensitivity import logits
+
+        simulator = self.prepared.simulator
+        simulator.load(self.state)
+        return islands.parted(logits(self.held_out.answers), logits(simulator.scores(self.held_out.images)))
 
     def distillation(self) -> None:
         """Train on the float network's own answers."""
@@ -314,7 +327,7 @@ def _reason(before: Attempt | None, tried: Attempt, wins: bool, least_db: float 
     if wins:
         return f"{gain:+.1f} dB"
     if 0 < gain < (least_db or MEASURABLE_DB):
-        return f"{gain:+.1f} dB: {'too little to measure' if least_db is None else 'not worth its latency'}"
+        return f"{gain:+.1f} dB: {'too little to measure' if least_db is None else 'not worth what it costs'}"
     if gain > 0:
         return f"{gain:+.1f} dB, but agrees on {100 * (before.top1_agreement - tried.top1_agreement):.1f} points less"
     return f"{gain:+.1f} dB: no gain"

@@ -142,7 +142,20 @@ def unions(simulator: Simulator, costs_ms: Mapping[Island, float], budget_ms: fl
     return [distinct[round(i)] for i in spread]
 
 
-def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np.ndarray) -> frozenset[int]:
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Islands with which every runtime answers alike, nearly.
+
+    Attributes:
+        nodes: what is in float; nothing where no island may stay.
+        parted: share of images that two runtimes are foretold to name differently, 0..1.
+    """
+
+    nodes: frozenset[int] = frozenset()
+    parted: float = 0.0
+
+
+def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np.ndarray) -> Alike:
     """Put islands together so that every runtime answers alike, though each adds floats up in another order.
 
     Where all together part the runtimes on more than PARTED of the images, the exit at which that matters most moves
@@ -154,32 +167,42 @@ def alike(simulator: Simulator, base: State, among: Iterable[Island], images: np
         base: weights and ranges.
         among: the islands.
         images: to judge by, uint8 [n, height, width, 3].
-
-    Returns:
-        What is in float; nothing where no island may stay.
     """
     groups, left, shares = operators(simulator), list(among), dict[int, float]()
 
-    def enough(together: frozenset[int]) -> bool:
+    def tried(together: frozenset[int]) -> Alike:
         simulator.load(replace(base, kept_float=together), in_order=False)
         right, off = (logits(simulator.scores(images, error)) for error in (0.0, FLOAT_ERROR))
-        return parted(right, off) <= PARTED
+        return Alike(together, parted(right, off))
 
     while left:
         together = _bridged(groups, frozenset().union(*(one.nodes for one in left)))
-        if enough(together):
-            return together
+        found = tried(together)
+        if found.parted <= PARTED:
+            return found
         exits = simulator.exits(together)
         right = logits(simulator.scores(images[::3]))
         for at in sorted(exits - shares.keys()):  # for their order, a third of the images says enough
             shares[at] = parted(right, logits(simulator.scores(images[::3], FLOAT_ERROR, at)))
         worst = max(exits, key=lambda at: (shares[at], -at))
         further = _bridged(groups, together | around(simulator, worst))
-        if further != together and enough(further):
-            return further
+        if further != together and (found := tried(further)).parted <= PARTED:
+            return found
         ends = [_ending(left, at) for at in _too_much(shares, exits)]
         left = [one for one in left if one not in ends]
-    return frozenset()
+    return Alike()
+
+
+def worthwhile_db(missed: float, parts: float) -> float:
+    """Return the decibels that islands must gain to win more answers than they part; infinite where none suffice.
+
+    Fewer are missed as the error falls: a tenth of them, with 20 dB less.
+
+    Args:
+        missed: share of images that are named otherwise than by the float network, without islands.
+        parts: share that islands make two runtimes name differently.
+    """
+    return -20 * math.log10(1 - parts / missed) if parts < missed else math.inf
 
 
 def parted(right: np.ndarray, off: np.ndarray) -> float:

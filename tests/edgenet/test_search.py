@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,15 +116,21 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     assert tried == [False, True]
 
 
-def test_where_all_islands_together_gain_nothing_fewer_are_tried(
+def test_where_all_islands_together_harm_fewer_are_tried(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
     monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 3)
     monkeypatch.setattr(islands, "PARTED", 1.0)
-    monkeypatch.setattr(search, "WORTHWHILE_DB", 90.0)  # nothing is
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    judge = search.judged
+
+    def harmed(what: str, *others: Any) -> Attempt:
+        answer = judge(what, *others)
+        return dataclasses.replace(answer, sqnr_db=0.0) if "islands" in what else answer
+
+    monkeypatch.setattr(search, "judged", harmed)
     tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
     layers = [attempt.what.split(": ")[1].split(", ") for attempt in tried]
     assert len(layers) > 1

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.int8 import islands
-from converters.int8.islands import GAP, OVERSPENT, UNIONS, Island, parted
+from converters.int8.islands import GAP, OVERSPENT, UNIONS, Alike, Island, parted
 from converters.int8.prepare import Prepared
 from converters.int8.sensitivity import logits
 from converters.int8.simulator import Simulator
@@ -233,11 +233,11 @@ def test_the_island_at_whose_exit_floats_matter_most_goes(
 
     def kept(most: float) -> frozenset[int]:
         monkeypatch.setattr(islands, "PARTED", most)
-        return islands.alike(simulator, mobile.start, both_of, images)
+        return islands.alike(simulator, mobile.start, both_of, images).nodes
 
     assert kept(1.1 * both) == early | late, "it matters to nobody"
     assert kept(1e-9) == late, "nothing behind the last island's exit is rounded"
-    assert islands.alike(simulator, mobile.start, [], images) == frozenset()
+    assert islands.alike(simulator, mobile.start, [], images) == Alike()
 
 
 def test_an_exit_moves_on_where_that_is_enough(
@@ -257,4 +257,4 @@ def test_an_exit_moves_on_where_that_is_enough(
     monkeypatch.setattr(islands, "PARTED", (here + there) / 2)
     found = islands.alike(simulator, mobile.start, [Island(early, 0.1)], images)
     assert there < 0.9 * here
-    assert found == further
+    assert found == Alike(further, there)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from converters.int8.islands import parted
+from converters.int8.islands import parted, worthwhile_db
 
 
 @pytest.mark.parametrize(("share", "error"), [(1.0, 0.02), (1.0, 0.1), (0.1, 0.1)])
@@ -22,3 +24,9 @@ def test_the_share_foretold_is_the_share_counted(share: float, error: float) -> 
 def test_no_tie_divides_by_zero() -> None:
     assert parted(np.zeros((8, 3)), np.zeros((8, 3))) == 0
     assert parted(np.zeros((8, 3)), np.eye(8, 3)) == 1
+
+
+def test_islands_must_win_more_answers_than_they_part() -> None:
+    assert worthwhile_db(0.04, 0.0) == 0
+    assert worthwhile_db(0.04, 0.02) == pytest.approx(6.02, abs=0.01), "half the error, half of the answers missed"
+    assert worthwhile_db(0.04, 0.04) == worthwhile_db(0.0, 0.0) == math.inf
