@@ -6,7 +6,8 @@
 4. Weights rounded by GPTQ; where that helped, weights fitted to the quantized input before. "fast": that alone where
    activations cost most.
 5. "best": equalization of the channels ahead of depthwise layers, with the best correction, if any.
-6. Islands of float, where the SQNR is not high already, as far as their measured latency allows.
+6. Islands of float, where the SQNR is not high already, as far as their measured latency allows, and if they win more
+   answers than they are foretold to make two runtimes give differently.
 7. That correction from as many images as memory holds, unless activations cost so much that it would not show.
 8. "best": distillation.
 

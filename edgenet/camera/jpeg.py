@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: C4, C8 and CC lie between and are not
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SCAN = 0xDA
 _BASELINE, _HUFFMAN, _QUANTIZATION = 0xC0, 0xC4, 0xDB
 _NEEDED = frozenset({_BASELINE, _HUFFMAN, _QUANTIZATION})
@@ -57,3 +58,21 @@ def head(data: bytes) -> Head | None:
         markers.add(marker)
         at += 2 + length
     return None
+
+
+def jpeg_pixels(data: bytes) -> int:
+    """Return width times height that a JPEG claims; 0 where it is none. What `head` finds unsound may be a webcam's."""
+    if data[:2] != b"\xff\xd8":
+        return 0
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _SIZES:
+            return int.from_bytes(data[at + 5 : at + 7], "big") * int.from_bytes(data[at + 7 : at + 9], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0

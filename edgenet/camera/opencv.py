@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgenet.camera.jpeg import jpeg_pixels
 from edgenet.errors import SourceError
 from edgenet.image import MAX_PIXELS, Pixels
 
 _DEPTHS = (10, 12, 14, 16)  # of cameras that give more than 8 bits, in the lower ones of 16
 
 _environment = threading.Lock()
-
-# Start of frame: where a JPEG says its size. C4, C8 and CC lie between them and are something else.
-_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 
 @cache
@@ -88,21 +85,3 @@ def decode_jpeg(data: bytes) -> Pixels | None:
     except cv2.error:
         return None
     return None if image is None else to_bgr(image)
-
-
-def jpeg_pixels(data: bytes) -> int:
-    """Return width times height that a JPEG claims, read from its header alone; 0 where it is none."""
-    if data[:2] != b"\xff\xd8":
-        return 0
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _SIZES:
-            return int.from_bytes(data[at + 5 : at + 7], "big") * int.from_bytes(data[at + 7 : at + 9], "big")
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0

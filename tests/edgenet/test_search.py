@@ -42,6 +42,14 @@ def few(pictures: Path) -> Calibration:
     return calibration_images(pictures, 30)
 
 
+@pytest.fixture
+def island_seeker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the search look for islands wherever it stands and whatever they cost, with the quickest correction."""
+    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
+    monkeypatch.setattr(search, "CHEAP", 3.0)
+    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+
+
 def searched(network: Network, calibration: Calibration, out: Path, demand: Demand) -> Artifact:
     (file,) = quantize(network, "int8", calibration, Order(("tflite",), out), lambda *_: None, demand=demand).files
     return file
@@ -70,15 +78,13 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
     assert first.path.read_bytes() == again.path.read_bytes()
 
 
+@pytest.mark.usefixtures("island_seeker")
 def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
-    monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 2)
     monkeypatch.setattr(islands, "PARTED", 1.0)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
-    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     file = searched(coarse, few, tmp_path, Demand())
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
@@ -95,14 +101,12 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
         assert process.info.delegated_ops == process.info.ops, "an island left the delegate"
 
 
+@pytest.mark.usefixtures("island_seeker")
 def test_islands_that_runtimes_would_answer_apart_are_left_out(
     coarse: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With floats a thousandth apart every island moves levels; with none apart, none is in the way."""
-    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
-    monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 1)
-    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     images = np.concatenate(list(batches(few.files, Preprocessing(coarse.height, coarse.width), 16)))
     answers = np.concatenate(list(coarse.scores([images])))
     on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
@@ -116,14 +120,12 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     assert tried == [False, True]
 
 
+@pytest.mark.usefixtures("island_seeker")
 def test_where_all_islands_together_harm_fewer_are_tried(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
-    monkeypatch.setattr(search, "CHEAP", 3.0)
     monkeypatch.setattr(search, "FEW", 3)
     monkeypatch.setattr(islands, "PARTED", 1.0)
-    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
     judge = search.judged
 
     def harmed(what: str, *others: Any) -> Attempt:
@@ -137,6 +139,20 @@ def test_where_all_islands_together_harm_fewer_are_tried(
     assert not any(attempt.kept for attempt in tried)
     assert set(layers[1]) < set(layers[0]), layers
     assert all(map(all, layers)), "an island without a name"
+
+
+@pytest.mark.usefixtures("island_seeker")
+def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
+    coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With floats a hundredth apart; nothing else is in the way."""
+    monkeypatch.setattr(search, "FEW", 1)
+    monkeypatch.setattr(islands, "PARTED", 1.0)
+    monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
+    monkeypatch.setattr(islands, "FLOAT_ERROR", 1e-2)
+    tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
+    assert [attempt.kept for attempt in tried] == [False]
+    assert "not worth what it costs" in tried[0].why
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ import pytest
 
 from edgenet.camera import live_source
 from edgenet.camera.frame import Frame
+from edgenet.camera.jpeg import jpeg_pixels
 from edgenet.camera.live_source import LiveSource, Lost, Shot
-from edgenet.camera.opencv import decode_jpeg, environment, jpeg_pixels, to_bgr
+from edgenet.camera.opencv import decode_jpeg, environment, to_bgr
 from edgenet.camera.sources import first_camera, open_source
 from edgenet.errors import SourceError
 
