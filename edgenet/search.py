@@ -3,16 +3,18 @@
 1. Calibration alone: the ranges that were seen, with a hard swish's input cut off where it answers 0.
 2. Biases corrected.
 3. Narrower ranges, with that correction: of each tensor the one that costs the answers least.
-4. Weights rounded by GPTQ; where that helped, weights fitted to the quantized input before. "fast": that alone where
+4. Copies of the costliest channels in idle ones, and in those that layers get for it where measured latency allows.
+5. Weights rounded by GPTQ; where that helped, weights fitted to the quantized input before. "fast": that alone where
    activations cost most.
-5. "best": equalization of the channels ahead of depthwise layers, with the best correction, if any.
-6. Islands of float, where the SQNR is not high already, as far as their measured latency allows, and if they win more
+6. "best": equalization of the channels ahead of depthwise layers, with the best correction, if any.
+7. Islands of float, where the SQNR is not high already, as far as their measured latency allows, and if they win more
    answers than they are foretold to make two runtimes give differently.
-7. That correction from as many images as memory holds, unless activations cost so much that it would not show.
-8. "best": distillation.
+8. That correction, and the last of 5, from as many images as memory holds, unless activations cost so much that it
+   would not show.
+9. "best": distillation.
 
 Corrections and distillation see two thirds of the calibration images; every step is judged by the other third. Nothing
-is random but for a seed that never changes; only islands depend on the machine, by their latency.
+is random but for a seed that never changes; only islands and wider layers depend on the machine, by their latency.
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ from edgenet.errors import UsageError
 from edgenet.island_latency import IslandLatency
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Demand
+from edgenet.side_by_side import fastest_ms
 from edgenet.trial import Images, better, judged, noise
 
 if TYPE_CHECKING:
     from converters.int8.clipping import Cheapest
     from converters.int8.correct import Method
-    from converters.int8.prepare import Prepared
+    from converters.int8.prepare import Copied, Prepared
     from converters.int8.simulator import State
 
 Progress = Callable[[str, int, int], None]
@@ -120,6 +123,7 @@ def search(
     nearest, *others = METHODS
     walk.corrections(nearest)
     walk.ranges()
+    walk.copies(demand)
     walk.corrections(*others if best or walk.sqnr_db >= POOR_DB else others[-1:], go_on=best)
     if best:
         walk.equalization()
@@ -127,7 +131,7 @@ def search(
     walk.more_images()
     if best:
         walk.distillation()
-    return Found(prepared, walk.state, walk.base, walk.method, walk.noise, tuple(walk.attempts))
+    return Found(walk.prepared, walk.state, walk.base, walk.method, walk.noise, tuple(walk.attempts))
 
 
 def corrected(found: Found, base: State, training: np.ndarray) -> State:
@@ -154,6 +158,8 @@ class _Walk:
         """The best correction so far; None while none has helped."""
         self.noise: Mapping[int, float] = {}
         """That rounding a point of the base alone adds to the logits, as a share of their power."""
+        self._channels: Mapping[int, np.ndarray] = {}
+        """The same of each channel alone, in the ranges that were seen."""
         self.attempts: list[Attempt] = []
         self._best: Attempt | None = None
         self._most = 0.0  # agreement of any step kept
@@ -202,6 +208,37 @@ class _Walk:
         if wins:
             self.base = found.state
         self.noise = found.noise if wins else found.before
+        self._channels = found.channels
+
+    def copies(self, demand: Demand) -> None:
+        """Try copies of the costliest channels in idle ones."""
+        self.progress("copy channels", 0, 0)
+        found, cost = self._affordable_copies(demand)
+        if found is None:
+            return
+        before, self.prepared = self.prepared, found.prepared
+        what = f"{found.count} copies of channels in idle ones{cost}"
+        if self.attempt(what, self._corrected(found.state, self.method)):
+            self.base = found.state
+        else:
+            self.prepared = before
+
+    def _affordable_copies(self, demand: Demand) -> tuple[Copied | None, str]:
+        """Make layers wider for copies, where that costs little latency, and say what; else use what is there.
+
+        Nothing is timed where the user wants no float: that file is the same on every machine.
+        """
+        from converters.int8 import prepare
+
+        wide = prepare.copied(self.prepared, self.base, self._channels, wider=True)
+        if wide is None or not wide.wider or demand.keep_float == (NONE,):
+            return wide, ""
+        pairs = ((self.prepared, self.base), (wide.prepared, wide.state))
+        files = [prepare.Writer(one, state, self.every).tflite(state).flatbuffer for one, state in pairs]
+        before, after = fastest_ms(files, 4, functools.partial(self.progress, "measure wider layers"))
+        if after <= CHEAP * before:
+            return wide, f", {after / before:.2f}x the latency"
+        return prepare.copied(self.prepared, self.base, self._channels, wider=False), ""
 
     def equalization(self) -> None:
         """Try equalized channels, with their own ranges and the correction that was best."""
@@ -221,13 +258,15 @@ class _Walk:
         return cheapest(self.prepared, wide, self.every, functools.partial(self.progress, "what each range costs"))
 
     def more_images(self) -> None:
-        """Try the correction that was best with more images, where memory holds more and weights are what costs."""
-        from converters.int8.correct import ENOUGH_IMAGES, most_images
+        """Try the best correction and the last with more images, where memory holds more and weights are what costs."""
+        from converters.int8.correct import ENOUGH_IMAGES, METHODS, most_images
 
         most = min(most_images(self.prepared.simulator), len(self.training))
-        if self.method is not None and most > ENOUGH_IMAGES and self.sqnr_db >= POOR_DB:
-            state = self._corrected(self.base, self.method, most)
-            self.attempt(f"{self.method.name}, from {most} images", state)
+        if self.method is None or most <= ENOUGH_IMAGES or self.sqnr_db < POOR_DB:
+            return
+        for method in dict.fromkeys((self.method, METHODS[-1])):  # on few images, chance may have been against the last
+            if self.attempt(f"{method.name}, from {most} images", self._corrected(self.base, method, most)):
+                self.method = method
 
     def islands(self, demand: Demand) -> None:
         """Keep in float what the user names, or what is worth its latency."""

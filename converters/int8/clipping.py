@@ -38,11 +38,13 @@ class Cheapest:
         state: with these ranges.
         noise: that rounding a point alone adds to the logits, as a share of their power, by its position.
         before: the same, in the ranges that were seen.
+        channels: noise that rounding a channel alone adds, [channels] by the position of the point, in ranges as seen.
     """
 
     state: State
     noise: dict[int, float]
     before: dict[int, float]
+    channels: dict[int, np.ndarray]
 
 
 def cheapest(
@@ -58,12 +60,13 @@ def cheapest(
     """
     choices = candidates(prepared, wide, images)
     priced = costs(prepared.simulator, wide.weights, choices, images, progress)
-    best = {point: choices[point][int(noise.argmin())] for point, noise in priced.items()}
+    best = {point: choices[point][int(cost.noise.argmin())] for point, cost in priced.items()}
     simulator = prepared.simulator
     return Cheapest(
         replace(wide, ranges=aligned(simulator.core, simulator.kinds, {**wide.ranges, **best})),
-        {point: float(noise.min()) for point, noise in priced.items()},
-        {point: float(noise[0]) for point, noise in priced.items()},
+        {point: float(cost.noise.min()) for point, cost in priced.items()},
+        {point: float(cost.noise[0]) for point, cost in priced.items()},
+        {point: cost.channels[0] for point, cost in priced.items()},
     )
 
 

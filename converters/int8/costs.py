@@ -10,6 +10,7 @@ within a decibel of what the corrected network loses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,26 @@ VALUES = 25_000_000
 SEED = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Noise that rounding one point alone adds to the logits, as a share of their power.
+
+    Attributes:
+        noise: in each range, [ranges].
+        channels: of each channel by itself, [ranges, channels].
+    """
+
+    noise: np.ndarray
+    channels: np.ndarray
+
+
 def costs(
     simulator: Simulator,
     weights: Weights,
     choices: Mapping[int, Sequence[Range]],
     images: np.ndarray,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[int, np.ndarray]:
+) -> dict[int, Cost]:
     """Price points in several ranges each.
 
     Args:
@@ -47,7 +61,7 @@ def costs(
         progress: called with the number of images done, and of all.
 
     Returns:
-        Noise that rounding this point alone adds to the logits, as a share of their power, [ranges] by point.
+        What rounding costs, by point.
     """
     import tensorflow as tf
 
@@ -75,17 +89,16 @@ def costs(
             moved[point].append(tuple(np.asarray(part) for part in found))
         if progress:
             progress(min(start + batch, len(images)), len(images))
-    return {point: _power(parts) * len(images) / max(signal, TINY) for point, parts in moved.items()}
+    return {point: _cost(parts, max(signal, TINY) / len(images)) for point, parts in moved.items()}
 
 
-def _power(parts: list[tuple[np.ndarray, ...]]) -> np.ndarray:
+def _cost(parts: list[tuple[np.ndarray, ...]], signal: float) -> Cost:
     """Put the batches' moves together: what is left of each range's without the mean error, squared, an image."""
     dots, slopes, means = zip(*parts, strict=True)
-    share = [len(dot) for dot in dots]
-    mean = np.average(means, axis=0, weights=share)
-    left = np.concatenate(dots, axis=0) - np.concatenate(slopes, axis=0) @ mean.T
-    power: np.ndarray = np.square(left).mean(axis=0, dtype=np.float64)
-    return power
+    mean = np.average(means, axis=0, weights=[len(dot) for dot in dots])
+    left = np.concatenate(dots, axis=0) - np.concatenate(slopes, axis=0)[:, np.newaxis] * mean
+    noise, channels = (np.square(move).mean(axis=0, dtype=np.float64) / signal for move in (left.sum(axis=2), left))
+    return Cost(noise, channels)
 
 
 class _Gradients:
@@ -128,8 +141,8 @@ def _pixels(y: Any) -> Any:
 def _moves() -> Callable[..., Any]:
     """Return what rounds one tensor: compiled once, for tensors of any shape and any number of ranges.
 
-    It answers by how much that moves the logits along each direction [n, ranges], the gradient's sum over the pixels
-    [n, channels], and the mean error [ranges, channels].
+    It answers by how much each channel moves the logits along each direction [n, ranges, channels], the gradient's sum
+    over the pixels [n, channels], and the mean error [ranges, channels].
     """
     import tensorflow as tf
 
@@ -140,11 +153,11 @@ def _moves() -> Callable[..., Any]:
             scale, zero = grid
             low, high = -zero * scale, (STEPS - zero) * scale
             error = tf.quantization.fake_quant_with_min_max_vars(exact, low, high) - exact
-            return tf.einsum("npc,npc->n", slope, error), tf.reduce_mean(error, axis=(0, 1))
+            return tf.reduce_sum(slope * error, axis=1), tf.reduce_mean(error, axis=(0, 1))
 
         signature = (tf.float32, tf.float32)
         moved, mean = tf.map_fn(one, (scales, zeros), fn_output_signature=signature, parallel_iterations=1)
-        return tf.transpose(moved), tf.reduce_sum(slope, axis=1), mean
+        return tf.transpose(moved, (1, 0, 2)), tf.reduce_sum(slope, axis=1), mean
 
     tensor, row = tf.TensorSpec((None, None, None), tf.float32), tf.TensorSpec((None,), tf.float32)
     specs = (tensor, tensor, tf.TensorSpec(()), row, row)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converters import tflite_classifier, tflite_graph, to_onnx, to_tflite
 from converters.errors import ConverterError
-from converters.int8 import graph, points
+from converters.int8 import copies, graph, points
 from converters.int8.equalize import equalize
 from converters.int8.fold import fold, takes_shift
 from converters.int8.ranges import aligned, allowed
@@ -41,6 +41,23 @@ class Prepared:
     def offset(self) -> float:
         """See scale: the level nearest to zero is zero exactly."""
         return -self.simulator.zero * float(self.simulator.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A network with copies of channels.
+
+    Attributes:
+        prepared: in its simulator.
+        state: float weights, and the ranges that it had without.
+        count: of copies.
+        wider: layers have more channels than they had.
+    """
+
+    prepared: Prepared
+    state: State
+    count: int
+    wider: bool
 
 
 def prepare(
@@ -81,6 +98,28 @@ def equalized(prepared: Prepared, images: np.ndarray) -> State | None:
     if not equalize(simulator.core, simulator.read(images[: points.PROBES * 16])):
         return None
     return _state(simulator, images, None)
+
+
+def copied(prepared: Prepared, state: State, noise: Mapping[int, np.ndarray], *, wider: bool) -> Copied | None:
+    """Put copies of the costliest channels into idle ones; None where there is none.
+
+    Args:
+        prepared: the network; its weights are written.
+        state: float weights, and ranges.
+        noise: that rounding a channel of a point adds to the logits, [channels] by the position of the point.
+        wider: layers answer as many channels as kernels compute at a time.
+    """
+    simulator = prepared.simulator
+    write_weights(simulator.core, state.weights)
+    filters = copies.widths(simulator) if wider else {}
+    if filters:
+        wide = copies.widened(simulator.core, filters)
+        simulator = Simulator(wide, simulator.points, prepared.scale, simulator.zero, simulator.classifier)
+    weights, count = copies.copied(simulator, replace(state, weights=weights_of(simulator.core)), noise)
+    if not count:
+        return None
+    start = replace(prepared.start, weights=weights)
+    return Copied(Prepared(simulator, start), replace(state, weights=weights), count, bool(filters))
 
 
 def load(prepared: Prepared, state: State) -> None:

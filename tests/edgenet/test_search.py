@@ -23,7 +23,7 @@ from edgenet.nets.network import Network
 from edgenet.order import NONE, Calibration, Demand, Order, calibration_images
 from edgenet.quantization import quantize
 from edgenet.trial import Images, drop_points, judged
-from tests.converters.int8.networks import SIGNED, coarse_network
+from tests.converters.int8.networks import SIGNED, WIDTH, chain_network, coarse_network
 
 from .conftest import Edgenet
 
@@ -153,6 +153,46 @@ def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
     tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
     assert [attempt.kept for attempt in tried] == [False]
     assert "not worth what it costs" in tried[0].why
+
+
+@pytest.mark.parametrize(
+    ("ratio", "gain_db", "keep_float", "filters"),
+    [(1.02, 9, "auto", 16), (1.2, 9, "auto", WIDTH), (1.02, -9, "auto", WIDTH), (1.2, 9, NONE, 16)],
+)
+def test_layers_get_wider_where_that_gains_and_costs_little(
+    few: Calibration, monkeypatch: pytest.MonkeyPatch, ratio: float, gain_db: float, keep_float: str, filters: int
+) -> None:
+    """Stand-ins say what a wider file costs and what copies gain; without float nothing is timed."""
+    core = chain_network()
+    source = Source("chain", "", "", "none", "", int(core.outputs[0].shape[-1]), "-1..1", None)
+    network = Network("chain", core, SIGNED["scale"], SIGNED["offset"], None, source)
+    images = np.concatenate(list(batches(few.files, Preprocessing(network.height, network.width), 16)))
+    answers = np.concatenate(list(network.scores([images])))
+    on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
+    judge, files = search.judged, list[bytes]()
+
+    def gaining(what: str, *others: Any) -> Attempt:
+        answer = judge(what, *others)
+        return dataclasses.replace(answer, sqnr_db=answer.sqnr_db + gain_db * ("copies" in what))
+
+    def timed(flatbuffers: list[bytes], *_: Any) -> list[float]:
+        files.extend(flatbuffers)
+        return [1.0, ratio]
+
+    monkeypatch.setattr(search, "judged", gaining)
+    monkeypatch.setattr(search, "fastest_ms", timed)
+    monkeypatch.setattr(search, "ENOUGH_DB", -90.0)  # no islands
+    monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
+    found = search.search(network, images[10:], on, Demand(keep_float=(keep_float,)), lambda *_: None)
+    assert found is not None
+    (tried,) = [attempt for attempt in found.attempts if "copies" in attempt.what]
+    assert tried.kept == (gain_db > 0)
+    assert ("1.02x the latency" in tried.what) == (ratio == 1.02)
+    assert found.prepared.simulator.core.get_layer("first").filters == filters
+    assert found.state.weights["first"][0].shape[-1] == filters
+    sizes = [len(file) for file in files]
+    assert sizes == sorted(set(sizes))
+    assert len(sizes) == (0 if keep_float == NONE else 2)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,13 @@ CLASSES = 11
 DEAD_CHANNEL = 5
 """Of the layer "wide": no weights to speak of, but a bias."""
 
+WIDTH = 10
+"""Channels of the layer "first"."""
+
+DEAD, STILL, WANDERING = 3, 5, 7
+"""Of these: one whose weights training drove to nothing, one that ReLU holds at 0 whatever the image, and one that is 0
+on all that was seen, but need not be."""
+
 Head = Literal["convolution", "dense"]
 
 
@@ -93,6 +100,34 @@ def coarse_network() -> keras.Model:
         if isinstance(layer, layers.BatchNormalization):
             layer.moving_variance.assign(rng.uniform(2, 4, layer.moving_variance.shape))
     model.get_layer("scores").kernel.assign(np.asarray(model.get_layer("scores").kernel) * 3)
+    return model
+
+
+def chain_network() -> keras.Model:
+    """A chain whose first tensors cost nearly all: their channels move by a few levels, and much depends on them."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((64, 64, 3))
+    x = layers.Conv2D(WIDTH, 3, 2, "same", name="first")(image)
+    x = layers.ReLU(6.0, name="first_relu")(x)
+    x = layers.DepthwiseConv2D(3, 2, name="single")(layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad")(x))
+    x = layers.ReLU(6.0, name="single_relu")(x)
+    x = layers.Conv2D(32, 1, name="mix")(x)
+    x = layers.GlobalAveragePooling2D(name="features")(layers.ReLU(6.0, name="mix_relu")(x))
+    model = keras.Model(image, layers.Dense(7, "softmax", name="scores")(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel, bias = kernel * 0.05, bias + 3.0
+    kernel[..., DEAD], bias[DEAD] = 1e-9, -0.4
+    bias[WANDERING] = -0.9 * np.abs(kernel[..., WANDERING]).sum()
+    model.get_layer("first").set_weights([kernel, bias])
+    kernel, bias = model.get_layer("single").get_weights()
+    kernel, bias = np.abs(kernel) / np.abs(kernel).sum((0, 1)), bias.copy()
+    bias[DEAD], bias[STILL] = 2.5, -7.0
+    model.get_layer("single").set_weights([kernel, bias])
+    kernel, bias = model.get_layer("mix").get_weights()
+    kernel *= 30
+    model.get_layer("mix").set_weights([kernel, 3 - 3 * kernel.sum((0, 1, 2))])
+    kernel, bias = model.get_layer("scores").get_weights()
+    model.get_layer("scores").set_weights([kernel * 4, bias])
     return model
 
 
