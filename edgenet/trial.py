@@ -122,8 +122,9 @@ def better(attempts: Sequence[Attempt], images: int) -> int:
     """Find the attempt to keep: the first, unless another has the better SQNR and agrees as often, but for noise.
 
     The SQNR is of all classes' logits, and far better known than the agreement: where it gains much, noise is twice as
-    much. One that agrees more often, by more than noise, may have a little less SQNR. Noise is that of the lower
-    agreement: the higher one may owe its height to it.
+    much. One that agrees more often, by more than twice the noise, may have a little less SQNR: of a dozen attempts one
+    or two agree more often by one noise, by chance alone. Noise is that of the lower agreement: the higher one may owe
+    its height to it.
     """
     best = 0
     for i, other in enumerate(attempts):
@@ -131,7 +132,7 @@ def better(attempts: Sequence[Attempt], images: int) -> int:
         little = noise(min(share, other.top1_agreement), images)
         gain = other.sqnr_db - attempts[best].sqnr_db
         nearer = gain > 0 and other.top1_agreement >= share - little * (2 if gain >= MUCH_DB else 1)
-        agrees = other.top1_agreement > share + little and other.sqnr_db >= attempts[best].sqnr_db - LITTLE_DB
+        agrees = other.top1_agreement > share + 2 * little and other.sqnr_db >= attempts[best].sqnr_db - LITTLE_DB
         if nearer or agrees:
             best = i
     return best

@@ -72,8 +72,8 @@ def test_a_step_is_kept_only_where_it_helps() -> None:
     assert kept((13.0, 0.9), (14.1, 0.83))  # so much nearer elsewhere that two images' luck is no reason
     assert not kept((13.0, 0.9), (20.0, 0.82))
     assert kept((13.0, 0.99), (14.1, 0.95))  # all but one may be luck, too: the noise of 0.99 is one image
-    assert not kept((20.0, 0.9), (19.9, 0.9 + 0.9 * noise))
-    assert kept((20.0, 0.9), (19.9, 0.9 + 1.1 * noise))  # nearer where it counts, and hardly further elsewhere
+    assert not kept((20.0, 0.9), (19.9, 0.9 + 1.9 * noise))
+    assert kept((20.0, 0.9), (19.9, 0.9 + 2.1 * noise))  # nearer where it counts, and hardly further elsewhere
     assert not kept((20.0, 0.9), (19.4, 0.99))
     assert kept((13.0, 1.0), (25.0, 0.99))  # one image of a hundred is no evidence
 
