@@ -14,7 +14,7 @@ from devices.bench import open_bench
 
 
 def main(device: str, files: list[Path]) -> None:
-    with open_bench(registry.find(device), native=True) as bench:
+    with open_bench(registry.find(device), native=True, wait_s=600) as bench:  # another edgenet may hold the device
         schedule = edgenet.Schedule(repetitions=3)
         rows = edgenet.benchmark(files, (1,), schedule, lambda *_: None, bench=bench)
     for row in rows:

@@ -66,10 +66,18 @@ def test_while_a_camera_is_being_opened_that_does_not_answer(tmp_path: Path, how
         assert it.out == ""
 
 
+def begun(parent: int) -> int | None:
+    """Return the first child of a process that runs a program of its own: until then, its parent waits for it."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        own, others = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (child, parent))
+        if own and own != others:
+            return int(child)
+    return None
+
+
 def test_while_the_model_does_not_open(tmp_path: Path) -> None:
     with Started(tmp_path, "--source", "browser", "--json") as it:
-        children = Path(f"/proc/{it.process.pid}/task/{it.process.pid}/children")
-        child = int(it.wait(lambda: children.read_text().split())[0])
+        child = it.wait(lambda: begun(it.process.pid))
         os.kill(child, signal.SIGSTOP)  # long before it has imported its runtime
         time.sleep(0.5)
         it.interrupt()
