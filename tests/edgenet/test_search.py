@@ -50,6 +50,13 @@ def island_seeker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
 
 
+@pytest.fixture
+def undemanding(island_seeker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let islands part the runtimes, and gain next to nothing."""
+    monkeypatch.setattr(islands, "PARTED", 1.0)
+    monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
+
+
 def searched(network: Network, calibration: Calibration, out: Path, demand: Demand) -> Artifact:
     (file,) = quantize(network, "int8", calibration, Order(("tflite",), out), lambda *_: None, demand=demand).files
     return file
@@ -78,13 +85,11 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
     assert first.path.read_bytes() == again.path.read_bytes()
 
 
-@pytest.mark.usefixtures("island_seeker")
+@pytest.mark.usefixtures("undemanding")
 def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "FEW", 2)
-    monkeypatch.setattr(islands, "PARTED", 1.0)
-    monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     file = searched(coarse, few, tmp_path, Demand())
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
@@ -141,14 +146,12 @@ def test_where_all_islands_together_harm_fewer_are_tried(
     assert all(map(all, layers)), "an island without a name"
 
 
-@pytest.mark.usefixtures("island_seeker")
+@pytest.mark.usefixtures("undemanding")
 def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With floats a hundredth apart; nothing else is in the way."""
     monkeypatch.setattr(search, "FEW", 1)
-    monkeypatch.setattr(islands, "PARTED", 1.0)
-    monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
     monkeypatch.setattr(islands, "FLOAT_ERROR", 1e-2)
     tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
     assert [attempt.kept for attempt in tried] == [False]
