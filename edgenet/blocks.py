@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 _Sums: TypeAlias = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
-_STRIP = 1 << 17  # sums that are worked on at a time: they stay in the processor's cache
+_STRIP = 1 << 18  # sums that are worked on at a time: they stay in the processor's cache
 _LEVELS = 255  # of a channel, above 0
 
 MOST = 1 << 15
@@ -30,9 +30,7 @@ def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.ND
     height, width, channels = image.shape
     means = np.empty((-(-height // rows), -(-width // columns), channels), np.uint8)
     for top, bottom, high in _spans(height, rows):
-        for left, right, wide in _spans(width, columns):
-            part = means[top // rows : -(-bottom // rows), left // columns : -(-right // columns)]
-            _fill(part, image[top:bottom, left:right], high, wide)
+        _fill(means[top // rows : -(-bottom // rows)], image[top:bottom], high, columns)
     return means
 
 
@@ -46,13 +44,10 @@ def _spans(length: int, block: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _fill(means: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
-    """Write the mean of every block of a picture that whole blocks fill, strip by strip."""
-    pixels = rows * columns
-    # As Pillow does it: a product instead of a division; its factor is a single-precision number, cut to an integer.
-    factor = np.uint32(np.float32(2**32) / np.float32(256 * pixels))
-    half = np.uint32(pixels // 2)
+    """Write the mean of every block of a picture that whole blocks fill from top to bottom, strip by strip."""
+    width = image.shape[1]
     step = min(len(means), max(1, _STRIP // image[0].size))
-    kind = np.uint16 if pixels * _LEVELS < 1 << 16 else np.uint32
+    kind = np.uint16 if rows * columns * _LEVELS < 1 << 16 else np.uint32
     room = np.empty((3, step, *image.shape[1:]), kind)  # for all strips: new memory costs more than the sums
     shares = np.empty((step, *means.shape[1:]), np.uint32)
     for first in range(0, len(means), step):
@@ -60,17 +55,29 @@ def _fill(means: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], rows: int,
         strip = image[first * rows : (first + len(part)) * rows]
         lines, *spare = room[:, : len(part)]
         np.copyto(lines, strip[::rows])
-        for row in range(1, rows):  # numpy adds bytes to larger numbers in half the time if they are made such before
+        for row in range(1, rows):  # numpy adds bytes to larger numbers more slowly than if they are made such before
             np.copyto(spare[0], strip[row::rows])
             np.add(lines, spare[0], out=lines)
-        sums = _neighbours(lines, columns, *spare)
         share = shares[: len(part)]
-        for channel in range(means.shape[2]):  # one at a time: three neighbours are too short a run for numpy
-            share[..., channel] = sums[:, ::columns, channel]
-        share += half
-        share *= factor
-        share >>= np.uint32(24)
+        for left, right, wide in _spans(width, columns):
+            _divide(
+                share[:, left // columns : -(-right // columns)],
+                _neighbours(lines[:, left:right], wide, *(free[:, left:right] for free in spare))[:, ::wide],
+                rows * wide,
+            )
         part[...] = share
+
+
+def _divide(means: npt.NDArray[np.uint32], sums: _Sums, pixels: int) -> None:
+    """Write the means of blocks whose sums these are; rounded as Pillow does it.
+
+    It is a product instead of a division: its factor is a single-precision number, cut to an integer.
+    """
+    for channel in range(means.shape[2]):  # one at a time: three neighbours are too short a run for numpy
+        means[..., channel] = sums[..., channel]
+    means += np.uint32(pixels // 2)
+    means *= np.uint32(np.float32(2**32) / np.float32(256 * pixels))
+    means >>= np.uint32(24)
 
 
 def _neighbours(one: _Sums, count: int, room: _Sums, spare: _Sums) -> _Sums:
