@@ -71,6 +71,21 @@ def to_bgr(image: npt.NDArray[Any]) -> Pixels:
     return image if image.shape[2] == 3 and image.flags.c_contiguous else np.ascontiguousarray(image[..., :3])
 
 
+def shrink(image: Pixels, width: int, height: int) -> Pixels:
+    """Make a picture smaller, for people to look at: uint8 [h, w, 3] to a new one [height, width, 3], no larger.
+
+    It is halved as often as that leaves enough, and then resized bilinearly: a fifth of what averaging areas of another
+    size than whole pixels takes OpenCV, and fine patterns become grey all the same.
+    """
+    cv2 = opencv()
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = cv2.resize(image[: 2 * half[1], : 2 * half[0]], half, interpolation=cv2.INTER_AREA)
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
 def decode_jpeg(data: bytes) -> Pixels | None:
     """Decode a JPEG of any kind: uint8 BGR [h, w, 3]; None where it is damaged, cut short, or absurdly large.
 

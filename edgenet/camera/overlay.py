@@ -11,6 +11,7 @@ import numpy as np
 
 from edgenet.camera.frame import Ranked, Stats, Update
 from edgenet.camera.lettering import Colour, Lettering, line_height
+from edgenet.camera.opencv import shrink
 from edgenet.image import Pixels
 
 LONGEST, SHORTEST = 1280, 640
@@ -154,20 +155,22 @@ def _view(image: Pixels | None, mirror: bool) -> Pixels:
     if max(height, width) < SHORTEST:
         scale = SHORTEST / max(height, width)
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
-    if (wide, high) != (width, height):
+    shown = image
+    if scale < 1:
+        shown = shrink(image, wide, high)
+    elif scale > 1:
         import cv2
 
-        how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR if scale < 1 else cv2.INTER_NEAREST
-        image = cast(Pixels, cv2.resize(image, (wide, high), interpolation=how))
+        shown = cast(Pixels, cv2.resize(image, (wide, high), interpolation=cv2.INTER_NEAREST))
     if mirror:
         import cv2
 
-        image = cast(Pixels, cv2.flip(image, 1))
+        shown = cast(Pixels, cv2.flip(shown, 1))
     if wide >= _LEAST[0] and high >= _LEAST[1]:
-        return np.array(image)
+        return np.array(image) if shown is image else shown
     canvas = np.zeros((max(high, _LEAST[1]), max(wide, _LEAST[0]), 3), np.uint8)
     top, left = (canvas.shape[0] - high) // 2, (canvas.shape[1] - wide) // 2
-    canvas[top : top + high, left : left + wide] = image
+    canvas[top : top + high, left : left + wide] = shown
     return canvas
 
 

@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from edgenet.camera.frame import Controls, Frame, Ranked, Update
 from edgenet.camera.jpeg import head
+from edgenet.camera.opencv import shrink
 from edgenet.image import Pixels
 
 MAX_VIEWERS = 64
@@ -186,8 +185,7 @@ def encode(image: Pixels) -> bytes:
     height, width = image.shape[:2]
     scale = min(1.0, _MAX_WIDTH / width, _MAX_HEIGHT / height)
     if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = shrink(image, max(1, round(width * scale)), max(1, round(height * scale)))
     _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return jpeg.tobytes()
 

@@ -134,6 +134,13 @@ def test_before_the_first_picture_there_is_a_screen_with_what_is_awaited() -> No
     assert (view == RED).all(axis=2).any()
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("size", [(64, 48), (1280, 720), (1920, 1080)])
+def test_what_is_drawn_is_no_part_of_the_frame(size: tuple[int, int], mirror: bool) -> None:
+    image = noise(*size)
+    assert not np.shares_memory(Painter().paint(update(image), mirror=mirror), image)
+
+
 def test_one_update_is_drawn_once_for_all_who_show_it() -> None:
     drawn: list[int] = []
     painter = Painter(drawn.append)

@@ -17,7 +17,7 @@ from edgenet.camera import live_source
 from edgenet.camera.frame import Frame
 from edgenet.camera.jpeg import jpeg_pixels
 from edgenet.camera.live_source import LiveSource, Lost, Shot
-from edgenet.camera.opencv import decode_jpeg, environment, to_bgr
+from edgenet.camera.opencv import decode_jpeg, environment, shrink, to_bgr
 from edgenet.camera.sources import first_camera, open_source
 from edgenet.errors import SourceError
 
@@ -41,6 +41,29 @@ def test_any_array_a_camera_gives_becomes_bgr() -> None:
     for wrong in (bgr.astype(np.float32), bgr[..., :2], bgr[:0], bgr[None]):
         with pytest.raises(ValueError, match="is no picture"):
             to_bgr(wrong)
+
+
+@pytest.mark.parametrize(
+    ("size", "smaller", "averaged"),
+    [
+        ((7680, 4320), (1280, 720), 16),
+        ((2592, 1944), (1280, 960), 4),
+        ((1920, 1080), (1280, 720), 1.5),
+        ((7, 9), (1, 1), 4),
+    ],
+)
+def test_a_picture_is_shrunk_by_averaging_most_of_it(
+    size: tuple[int, int], smaller: tuple[int, int], averaged: float
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    before = noise.copy()
+    small = shrink(noise, *smaller)
+    assert (small.dtype, small.shape) == (np.uint8, (smaller[1], smaller[0], 3))
+    assert (noise == before).all()
+    assert not np.shares_memory(small, noise)
+    assert small.mean() == pytest.approx(noise.mean(), abs=0.3 if small.size > 3 else 64)
+    if small.size > 3:  # the noise of n pixels' mean is 1 / sqrt(n) of theirs
+        assert small.std() < 1.05 * noise.std() / averaged**0.5
 
 
 def test_a_jpeg_is_decoded_whole_or_not_at_all() -> None:
