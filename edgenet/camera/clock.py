@@ -63,6 +63,11 @@ class Clock:
         """Frames that were answered since the start."""
         return self._total
 
+    @property
+    def dropped(self) -> int:
+        """Frames that gave way to the next since the start."""
+        return self._dropped
+
     def came(self, *, dropped: bool = False) -> None:
         """Note that a frame came; dropped: another one, which nobody will answer, made room for it."""
         with self._lock:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from devices.errors import DeviceError
-from edgenet.camera.classifier import Classifier, Tell
+from edgenet.camera.classifier import Card, Classifier, Tell
 from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Answer, Controls, Frame, Sink, Slot, Source, Stats, Trouble, Update
 from edgenet.camera.settings import Settings
@@ -23,6 +23,7 @@ from edgenet.image import Pixels
 
 _POLL_S = 0.02  # how often keys are looked at while nothing comes
 _REFRESH_S = 0.25  # how often the screen hears of a live source that gives nothing
+_FIGURES_NS = 100_000_000  # figures that change faster cannot be read, and cost each frame
 _SILENT_NS = 2_500_000_000  # without a picture, until the screen says so, where the source itself says nothing
 _FAREWELL_S = 0.6  # for the threads to end
 
@@ -72,6 +73,7 @@ class Pipeline:
         self._newest: Answer | None = None
         self._said: tuple[bool, bool, str] = (False, False, "")
         self._shown_ns = 0
+        self._figures: tuple[int, Card, Stats] | None = None  # the last ones: of when, and of whom
 
     def run(self) -> Stats:
         """Go on until the source ends or somebody quits; how it went in the last two seconds.
@@ -89,7 +91,7 @@ class Pipeline:
             for thread in threads:
                 thread.start()
             self._serve()
-            stats = self._stats()
+            stats = self._stats(anew=True)
         finally:
             self._end(threads)
         if self._failure is not None:
@@ -229,11 +231,18 @@ class Pipeline:
         self._said = (update.paused, update.mirror, stats.trouble)
         self._shown_ns = time.monotonic_ns()
 
-    def _stats(self) -> Stats:
-        stats = self._clock.stats(
-            self._classifier.card, self._source.name, self._trouble_now(), self._thermometer.temperature_c
-        )
-        return dataclasses.replace(stats, dropped=stats.dropped + self._source.dropped)
+    def _stats(self, *, anew: bool = False) -> Stats:
+        """How it goes: rates and times may be those of a moment ago, the rest is as of now; anew: all of it."""
+        now, card, trouble = time.monotonic_ns(), self._classifier.card, self._trouble_now()
+        dropped = self._clock.dropped + self._source.dropped
+        if not anew and self._figures is not None:
+            since, of, stats = self._figures
+            if now - since < _FIGURES_NS and (of, stats.trouble, stats.dropped) == (card, trouble, dropped):
+                return stats
+        stats = self._clock.stats(card, self._source.name, trouble, self._thermometer.temperature_c)
+        stats = dataclasses.replace(stats, dropped=dropped)
+        self._figures = (now, card, stats)
+        return stats
 
     def _trouble_now(self) -> str:
         """What the source says is wrong, or that it is silent."""

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
 from devices.errors import DeviceError, ModelCrashed
+from edgenet.camera import pipeline
 from edgenet.camera.classifier import Card
 from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Controls, Sink, Source, Stats, Update
@@ -139,6 +141,30 @@ def test_a_live_source_is_answered_with_its_newest_frame_and_the_rest_is_dropped
     assert stats.dropped + len(answered) <= camera.given <= stats.dropped + len(answered) + 12
     assert stats.dropped > 4 * len(answered)
     assert stats.camera_fps > 4 * stats.inference_fps
+
+
+def test_figures_are_made_a_few_times_a_second() -> None:
+    watcher = Watcher()
+    with Running(Camera(fps=60), Model(), watcher) as it:
+        it.wait(lambda: len(watcher.updates) >= 60)
+    made = len({id(update.stats) for update in watcher.updates})
+    seconds = watcher.at[-1] - watcher.at[0]
+    assert 5 * seconds < made <= 10 * seconds + watcher.updates[-1].stats.dropped + 2
+    assert watcher.updates[-1].stats.inference_fps > 30
+
+
+def test_what_is_no_figure_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_FIGURES_NS", 10**18)
+    camera, watcher = Camera(), Watcher()
+    with Running(camera, Model(), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        for change, shown in (
+            (it.controls.toggle_precision.set, lambda stats: stats.precision == "float32"),
+            (partial(setattr, camera, "dropped", 7000), lambda stats: stats.dropped >= 7000),
+            (partial(setattr, camera, "trouble", "it is gone"), lambda stats: stats.trouble == "it is gone"),
+        ):
+            change()
+            it.wait(lambda shown=shown: shown(watcher.updates[-1].stats))  # type: ignore[misc]
 
 
 def test_a_slow_sink_gets_the_newest_answer_too() -> None:
