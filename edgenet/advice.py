@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -47,17 +48,20 @@ def _layers_in_float(
 ) -> str:
     """Find layers whose names, given to --keep-float, would reach it: the costliest tensors' first; "" for none."""
     from converters.int8 import islands
+    from converters.int8.costs import noise_alone
 
     prepared, simulator = found.prepared, found.prepared.simulator
     wanted = found.state.kept_float
     tried: set[tuple[str, ...]] = set()
-    for i, island in enumerate(islands.smallest(simulator, found.noise, MOST)):
+    what = "look for what would lose less"
+    noise = noise_alone(simulator, found.base, images, functools.partial(progress, f"{what}: what each tensor costs"))
+    for i, island in enumerate(islands.smallest(simulator, noise, MOST)):
         wanted |= island.nodes
         names = islands.names(simulator, wanted)
         if not names or names in tried:
             continue
         tried.add(names)
-        progress("look for what would lose less: simulate", i, MOST)
+        progress(f"{what}: simulate", i, MOST)
         kept = islands.of_layers(simulator, names)  # what the user's own words will keep
         simulator.load(corrected(found, dataclasses.replace(found.base, kept_float=kept), training))
         answer = judged("float", "simulator", on, simulator.scores)

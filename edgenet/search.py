@@ -81,7 +81,6 @@ class Found:
         state: what to write into files.
         base: float weights, ranges and islands that its corrections started from.
         method: the correction; None where none helped.
-        noise: that rounding a point of the base alone adds to the logits, as a share of their power, by its position.
         attempts: what was tried, in order.
     """
 
@@ -89,7 +88,6 @@ class Found:
     state: State
     base: State
     method: Method | None
-    noise: Mapping[int, float]
     attempts: tuple[Attempt, ...]
 
 
@@ -131,7 +129,7 @@ def search(
     walk.more_images()
     if best:
         walk.distillation()
-    return Found(walk.prepared, walk.state, walk.base, walk.method, walk.noise, tuple(walk.attempts))
+    return Found(walk.prepared, walk.state, walk.base, walk.method, tuple(walk.attempts))
 
 
 def corrected(found: Found, base: State, training: np.ndarray) -> State:
@@ -156,8 +154,8 @@ class _Walk:
         """base: float weights and ranges that corrections start from."""
         self.method: Method | None = None
         """The best correction so far; None while none has helped."""
-        self.noise: Mapping[int, float] = {}
-        """That rounding a point of the base alone adds to the logits, as a share of their power."""
+        self._noise: Mapping[int, float] = {}
+        """That rounding a point of the base alone adds to the logits, as a share of their power; empty: not known."""
         self._channels: Mapping[int, np.ndarray] = {}
         """The same of each channel alone, in the ranges that were seen."""
         self.attempts: list[Attempt] = []
@@ -207,7 +205,7 @@ class _Walk:
         wins = self.attempt(CHEAPEST, self._corrected(found.state, self.method))
         if wins:
             self.base = found.state
-        self.noise = found.noise if wins else found.before
+        self._noise = found.noise if wins else found.before
         self._channels = found.channels
 
     def copies(self, demand: Demand) -> None:
@@ -219,7 +217,7 @@ class _Walk:
         before, self.prepared = self.prepared, found.prepared
         what = f"{found.count} copies of channels in idle ones{cost}"
         if self.attempt(what, self._corrected(found.state, self.method)):
-            self.base = found.state
+            self.base, self._noise = found.state, {}
         else:
             self.prepared = before
 
@@ -250,7 +248,7 @@ class _Walk:
             return
         found = self._cheapest(wide)
         if self.attempt("equalization", self._corrected(found.state, self.method)):
-            self.base, self.noise = found.state, found.noise
+            self.base, self._noise = found.state, found.noise
 
     def _cheapest(self, wide: State) -> Cheapest:
         from converters.int8.clipping import cheapest
@@ -291,12 +289,15 @@ class _Walk:
 
     def _worthwhile_islands(self, sqnr_db: float) -> None:
         from converters.int8 import islands
+        from converters.int8.costs import noise_alone
 
         simulator = self.prepared.simulator
         limit = DEAR if sqnr_db < POOR_DB else CHEAP
         some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
         latencies = IslandLatency(self.prepared, self.base, self.every, self.progress)
-        singles = islands.smallest(simulator, self.noise, MANY if sqnr_db < POOR_DB else FEW)
+        tell = functools.partial(self.progress, "what each tensor costs")
+        known = self._noise or noise_alone(simulator, self.base, self.every, tell)
+        singles = islands.smallest(simulator, known, MANY if sqnr_db < POOR_DB else FEW)
         costs = latencies([frozenset(), *(one.nodes for one in singles)], openings=3)
         dearer = {one: cost - costs[0] for one, cost in zip(singles, costs[1:], strict=True)}
         unions = islands.unions(simulator, dearer, (limit - 1) * costs[0])

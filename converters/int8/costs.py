@@ -18,7 +18,7 @@ import numpy as np
 from converters.int8 import graph
 from converters.int8.arithmetic import STEPS, Range
 from converters.int8.sensitivity import TINY
-from converters.int8.simulator import Simulator, Weights, write_weights
+from converters.int8.simulator import Simulator, State, Weights, write_weights
 
 IMAGES = 100
 """That are looked at, spread evenly. Over three seeds MobileNetV3-Small's ranges cost .33 dB more than the best that
@@ -90,6 +90,15 @@ def costs(
         if progress:
             progress(min(start + batch, len(images)), len(images))
     return {point: _cost(parts, max(signal, TINY) / len(images)) for point, parts in moved.items()}
+
+
+def noise_alone(
+    simulator: Simulator, state: State, images: np.ndarray, progress: Callable[[int, int], None] | None = None
+) -> dict[int, float]:
+    """Price each rounded point in the range that a state gives it; see costs."""
+    choices = {point: (state.ranges[point],) for point in set(simulator.points) - simulator.float_points()}
+    priced = costs(simulator, state.weights, choices, images, progress)
+    return {point: float(cost.noise[0]) for point, cost in priced.items()}
 
 
 def _cost(parts: list[tuple[np.ndarray, ...]], signal: float) -> Cost:

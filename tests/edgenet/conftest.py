@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from devices import registry
 from edgenet.symbols.generate import write_folder
@@ -64,10 +66,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo(edgenet: Edgenet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the suite share: what one has made there, all read and none changes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(edgenet: Edgenet, shared: Path) -> tuple[Path, Ran]:
     """The folder that `demo` filled, and what it said: it does all that the command line can, so it is run once."""
-    out = tmp_path_factory.mktemp("demonstrated") / "demo"
-    return out, edgenet("demo", "-o", out, timeout_s=400)
+    folder, said = shared / "demo", shared / "demo.json"
+    with FileLock(shared / "demo.lock"):
+        if not said.exists():
+            said.write_text(json.dumps(asdict(edgenet("demo", "-o", folder, timeout_s=400))))
+        return folder, Ran(**json.loads(said.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from converters.int8 import correct, islands
+from converters.int8.costs import noise_alone
 from devices.model_process import ModelProcess
 from edgenet import search
 from edgenet.advice import FLOAT16, advise
@@ -28,13 +30,15 @@ from tests.converters.int8.networks import SIGNED, WIDTH, chain_network, coarse_
 from .conftest import Edgenet
 
 
+def named(name: str, core: Any) -> Network:
+    source = Source(name, "", "", "none", "", int(core.outputs[0].shape[-1]), "-1..1", None)
+    return Network(name, core, SIGNED["scale"], SIGNED["offset"], None, source)
+
+
 @pytest.fixture(scope="module")
 def coarse() -> Network:
     """Six layers that 8 bits do not fit: every step of the search has something to do, and little to trace."""
-    core = coarse_network()
-    classes = int(core.outputs[0].shape[-1])
-    source = Source("coarse", "", "", "none", "", classes, "-1..1", None)
-    return Network("coarse", core, SIGNED["scale"], SIGNED["offset"], None, source)
+    return named("coarse", coarse_network())
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,30 @@ def undemanding(island_seeker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let islands part the runtimes, and gain next to nothing."""
     monkeypatch.setattr(islands, "PARTED", 1.0)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Network:
+    """Layers that copies of channels fit into."""
+    return named("chain", chain_network())
+
+
+def let_copies_gain(db: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge copies of channels to be so much better than they are."""
+    judge = search.judged
+
+    def judged(what: str, *others: Any) -> Attempt:
+        answer = judge(what, *others)
+        return dataclasses.replace(answer, sqnr_db=answer.sqnr_db + db * ("copies" in what))
+
+    monkeypatch.setattr(search, "judged", judged)
+
+
+def split(network: Network, calibration: Calibration) -> tuple[np.ndarray, Images]:
+    """Return pictures to correct by, and ten to judge by."""
+    images = np.concatenate(list(batches(calibration.files, Preprocessing(network.height, network.width), 16)))
+    answers = np.concatenate(list(network.scores([images])))
+    return images[10:], Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
 
 
 def searched(network: Network, calibration: Calibration, out: Path, demand: Demand) -> Artifact:
@@ -112,14 +140,12 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
 ) -> None:
     """With floats a thousandth apart every island moves levels; with none apart, none is in the way."""
     monkeypatch.setattr(search, "FEW", 1)
-    images = np.concatenate(list(batches(few.files, Preprocessing(coarse.height, coarse.width), 16)))
-    answers = np.concatenate(list(coarse.scores([images])))
-    on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
+    training, on = split(coarse, few)
     tried = []
     monkeypatch.setattr(islands, "PARTED", 1e-6)
     for error in (1e-3, 0.0):
         monkeypatch.setattr(islands, "FLOAT_ERROR", error)
-        found = search.search(coarse, images[10:], on, Demand(), lambda *_: None)
+        found = search.search(coarse, training, on, Demand(), lambda *_: None)
         assert found is not None
         tried.append(any(attempt.what.startswith("islands") for attempt in found.attempts))
     assert tried == [False, True]
@@ -163,30 +189,27 @@ def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
     [(1.02, 9, "auto", 16), (1.2, 9, "auto", WIDTH), (1.02, -9, "auto", WIDTH), (1.2, 9, NONE, 16)],
 )
 def test_layers_get_wider_where_that_gains_and_costs_little(
-    few: Calibration, monkeypatch: pytest.MonkeyPatch, ratio: float, gain_db: float, keep_float: str, filters: int
+    chain: Network,
+    few: Calibration,
+    monkeypatch: pytest.MonkeyPatch,
+    ratio: float,
+    gain_db: float,
+    keep_float: str,
+    filters: int,
 ) -> None:
     """Stand-ins say what a wider file costs and what copies gain; without float nothing is timed."""
-    core = chain_network()
-    source = Source("chain", "", "", "none", "", int(core.outputs[0].shape[-1]), "-1..1", None)
-    network = Network("chain", core, SIGNED["scale"], SIGNED["offset"], None, source)
-    images = np.concatenate(list(batches(few.files, Preprocessing(network.height, network.width), 16)))
-    answers = np.concatenate(list(network.scores([images])))
-    on = Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
-    judge, files = search.judged, list[bytes]()
-
-    def gaining(what: str, *others: Any) -> Attempt:
-        answer = judge(what, *others)
-        return dataclasses.replace(answer, sqnr_db=answer.sqnr_db + gain_db * ("copies" in what))
+    training, on = split(chain, few)
+    files = list[bytes]()
 
     def timed(flatbuffers: list[bytes], *_: Any) -> list[float]:
         files.extend(flatbuffers)
         return [1.0, ratio]
 
-    monkeypatch.setattr(search, "judged", gaining)
+    let_copies_gain(gain_db, monkeypatch)
     monkeypatch.setattr(search, "fastest_ms", timed)
     monkeypatch.setattr(search, "ENOUGH_DB", -90.0)  # no islands
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
-    found = search.search(network, images[10:], on, Demand(keep_float=(keep_float,)), lambda *_: None)
+    found = search.search(chain, training, on, Demand(keep_float=(keep_float,)), lambda *_: None)
     assert found is not None
     (tried,) = [attempt for attempt in found.attempts if "copies" in attempt.what]
     assert tried.kept == (gain_db > 0)
@@ -196,6 +219,29 @@ def test_layers_get_wider_where_that_gains_and_costs_little(
     sizes = [len(file) for file in files]
     assert sizes == sorted(set(sizes))
     assert len(sizes) == (0 if keep_float == NONE else 2)
+
+
+@pytest.mark.usefixtures("island_seeker")
+def test_islands_are_looked_for_where_it_costs_most_that_copies_left(
+    chain: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, on = split(chain, few)
+    seen = list[Mapping[int, float]]()
+
+    def look(_: Any, noise: Mapping[int, float], __: int) -> list[islands.Island]:
+        seen.append(noise)
+        return []
+
+    let_copies_gain(9, monkeypatch)
+    monkeypatch.setattr(search, "fastest_ms", lambda *_: [1.0, 1.0])
+    monkeypatch.setattr(islands, "smallest", look)
+    found = search.search(chain, training, on, Demand(), lambda *_: None)
+    assert found is not None
+    (copies,) = [attempt for attempt in found.attempts if "copies" in attempt.what]
+    assert copies.kept
+    every = np.concatenate([training, on.images])
+    (noise,) = seen
+    assert noise == pytest.approx(noise_alone(found.prepared.simulator, found.base, every))
 
 
 @pytest.fixture(scope="module")
