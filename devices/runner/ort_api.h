@@ -79,7 +79,9 @@ struct ort_api {
     void (*ReleaseTensorTypeAndShapeInfo)(ort_tensor_type *);
     SKIP(100, 110);
     ort_status *(*SessionEndProfiling)(ort_session *, ort_allocator *, char **path);
-    SKIP(111, 133);
+    SKIP(111, 130);
+    ort_status *(*AddSessionConfigEntry)(ort_session_options *, const char *key, const char *value);
+    SKIP(131, 133);
     ort_status *(*RunWithBinding)(ort_session *, const ort_run_options *, const ort_binding *);
     ort_status *(*CreateIoBinding)(ort_session *, ort_binding **);
     SKIP(135, 136);
@@ -122,6 +124,7 @@ ORT_AT(ReleaseStatus, 93);
 ORT_AT(ReleaseValue, 96);
 ORT_AT(ReleaseTensorTypeAndShapeInfo, 99);
 ORT_AT(SessionEndProfiling, 110);
+ORT_AT(AddSessionConfigEntry, 130);
 ORT_AT(RunWithBinding, 133);
 ORT_AT(CreateIoBinding, 134);
 ORT_AT(BindInput, 136);

@@ -15,6 +15,7 @@ from keras import layers
 
 from converters import onnx_graph, to_onnx
 from converters.errors import ConverterError
+from tests.converters.in_onnx import opened
 
 V1 = {"scale": 1 / 127.5, "offset": -1.0}
 
@@ -47,7 +48,7 @@ def trained(model: keras.Model, images: np.ndarray, scale: float = 1 / 127.5, of
 
 
 def answers(path: Path, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = opened(path)
     (image,), (output,) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", [1, *images.shape[1:]])
     assert (output.name, output.type) == ("probabilities", "tensor(float)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from devices import doctor
 from devices.doctor import Check, examine, opencv
 from devices.machine import cpu_model, isa_features, machine_state
 from devices.probes import PROBES
@@ -57,6 +58,17 @@ def test_a_runtime_that_imports_and_then_fails_is_found_out(tmp_path: Path, monk
     assert not checks["ONNX Runtime"].ok
     assert "died of SIGABRT" in checks["ONNX Runtime"].found
     assert checks["ONNX Runtime"].fix == 'pip install "edgenet[device]"'
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [(("avx2",), True), (("avx2", "avx512f", "avx512_vnni"), False), (("asimddp",), False), ((), False)],
+)
+def test_where_onnx_runtimes_int8_is_not_exact_by_itself_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], said: bool
+) -> None:
+    monkeypatch.setattr(doctor, "isa_features", lambda: features)
+    assert ("session.x64quantprecision=1" in doctor._processor().found) == said
 
 
 def test_two_opencv_wheels_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

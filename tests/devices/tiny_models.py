@@ -157,6 +157,37 @@ def tiny_onnx(
     return model.SerializeToString()
 
 
+def heavy_onnx() -> tuple[bytes, np.ndarray]:
+    """Write an int8 convolution, bytes [1, 3, 8, 8] to floats [1, 8, 6, 6], whose sums of two products leave 16 bits.
+
+    Returns:
+        The file, and its weights int8 [8, 3, 3, 3]; an answer is the sum of its products, in steps of 4096.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).integers(100, 128, (8, 3, 3, 3)).astype(np.int8)
+    weights[::2] *= -1
+    constants = {
+        "one": np.float32(1), "step": np.float32(4096), "dark": np.uint8(0), "middle": np.uint8(128),
+        "none": np.int8(0), "weights": weights,
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["image", "one", "dark"], ["x"]),
+        helper.make_node("DequantizeLinear", ["weights", "one", "none"], ["w"]),
+        helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3]),
+        helper.make_node("QuantizeLinear", ["y", "step", "middle"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "middle"], ["answer"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, 8, 8])
+    answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, 8, 6, 6])
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "heavy", [image], [answer], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString(), weights
+
+
 def endless_onnx() -> bytes:
     """Write a file whose inference never ends: a Loop of 2^62 turns."""
     from onnx import TensorProto, helper

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.machine import isa_features
+from devices.onnx_runtime import is_exact_alone
 from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.symbols.glyphs import LABELS
 
@@ -98,6 +100,8 @@ def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_p
     assert ran.code == 0, ran.err
     assert [row["precision"] for row in ran.document] == [precision, precision]
     assert ("slower than float32" in made.err) == (precision == "int16x8")
+    here = precision == "dynamic" and not is_exact_alone(isa_features())
+    assert ("session.x64quantprecision" in made.err) == here
 
 
 def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from converters.int8.correct import METHODS, correct
 from converters.int8.prepare import Copied, Prepared
 from converters.int8.sensitivity import decibels, logits
 from converters.int8.simulator import State
+from tests.converters.in_onnx import opened
 
 from .networks import DEAD, SIGNED, STILL, WANDERING, WIDTH, answers_of, chain_network, file_scores, position
 
@@ -159,7 +159,7 @@ def test_both_files_answer_as_the_simulator(copied: Copied, images: np.ndarray, 
     foretold = one.simulator.scores(others[:20])
     tflite = prepare.Writer(one, state, images).tflite(state).flatbuffer
     assert decibels(logits(foretold), logits(file_scores(tflite, others[:20]))) > 50
-    session = onnxruntime.InferenceSession(prepare.onnx(one, state, images, {}).onnx)
+    session = opened(prepare.onnx(one, state, images, {}).onnx)
     name = session.get_inputs()[0].name
     told = np.concatenate([np.asarray(session.run(None, {name: image[np.newaxis]})[0]) for image in others[:20]])
     assert decibels(logits(foretold), logits(told)) > 35  # its classifier rounds what it reads

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from converters.int8 import arithmetic, ranges
 from converters.int8.arithmetic import STEPS, Levels, Range
 from converters.int8.prepare import Prepared
 from converters.int8.simulator import Simulator
+from tests.converters.in_onnx import opened
 
 from .networks import position
 
@@ -51,7 +51,7 @@ def by_onnx_runtime(a: Range, b: Range, total: Range) -> np.ndarray:
     graph = helper.make_graph(nodes, "add", [infos["a"], infos["b"]], [infos["c"]], values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = opened(model.SerializeToString())
     levels = PAIRS.astype(np.uint8)
     first, second = (np.ascontiguousarray(array) for array in np.meshgrid(levels, levels, indexing="ij"))
     (answer,) = session.run(None, {"a": first, "b": second})

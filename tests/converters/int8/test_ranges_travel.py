@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
@@ -20,6 +19,7 @@ from converters import onnx_graph, onnx_plan, onnx_quantize, tflite_graph, to_on
 from converters.int8 import fold, graph, points, ranges, simulator
 from converters.int8.arithmetic import Range
 from converters.int8.simulator import Simulator, State
+from tests.converters.in_onnx import opened
 
 SCALE, OFFSET = 1 / 127.5, -1.0
 PROBES = 3
@@ -170,7 +170,7 @@ def tflite_scores(file: to_tflite.TfliteModel, images: np.ndarray) -> np.ndarray
 
 
 def onnx_scores(file: to_onnx.OnnxModel, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(file.onnx, providers=["CPUExecutionProvider"])
+    session = opened(file.onnx)
     return np.concatenate([session.run(None, {"image": image[np.newaxis]})[0] for image in images])
 
 
