@@ -20,9 +20,9 @@ from devices.runtime import NATIVE_ERRORS, Array, ModelInfo, TensorInfo, example
 EXACT = ("session.x64quantprecision", "1")
 """A session's setting with which int8 is summed exactly on every processor.
 
-Without it ONNX Runtime adds pairs of products up in 16 bits on x86 processors that lack VNNI (Intel's before 2019,
-AMD's before Zen 4), and cuts off what does not fit: the same file answers otherwise there than on a Raspberry Pi. With
-it such processors take up to 1.4 times as long; on others it changes nothing.
+Without it ONNX Runtime adds pairs of products up in 16 bits on x86 processors that lack VNNI (Intel's before Cascade
+Lake and Ice Lake, AMD's before Zen 4), and cuts off what does not fit: the same file answers otherwise there than on a
+Raspberry Pi. With it such processors take up to 1.4 times as long; on others it changes nothing.
 Source: onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode.
 """
 
