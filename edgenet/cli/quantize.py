@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenet.cli import options
+from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def quantize(
         made = quantization.quantize(network, precision.value, chosen, order, progress, demand=demand, warn=warn)
     if precision is IntegerPrecision.int16x8:
         warn("no runtime has fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
-    if precision is not IntegerPrecision.int16x8 and "onnx" in order.formats:
-        _say_what_onnx_runtime_needs_here()
+    warn_where_int8_needs_it((one.path, one.manifest.precision) for one in made.files)
     if json:
         show_json(quantization_report.document(made))
     else:
@@ -108,17 +108,6 @@ def quantize(
     worst = max(made.drops, default=0.0)
     if worst > allowed:
         raise GateMissed(f"top-1 drops by {worst:.1f} points, more than {allowed:g}; {made.advice}")
-
-
-def _say_what_onnx_runtime_needs_here() -> None:
-    from devices.machine import isa_features
-    from devices.onnx_runtime import EXACT, is_exact_alone
-
-    if not is_exact_alone(isa_features()):
-        warn(
-            "this processor has no VNNI: ONNX Runtime's int8 is right here only in sessions with "
-            f'add_session_config_entry("{EXACT[0]}", "{EXACT[1]}"), which edgenet sets; do so in your own program, too'
-        )
 
 
 def _calibration(precision: IntegerPrecision, folder: Path | None, validation: Path | None, limit: int) -> Calibration:

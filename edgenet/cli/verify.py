@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import options
+from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 
@@ -46,6 +47,7 @@ def verify(
         results = prove.verify_files(
             files, pictures, against=network, input_range=range_, trust=trust, progress=progress
         )
+    warn_where_int8_needs_it((one.file, one.precision) for one in results)
     if json:
         show_json([report.verification_json(one) for one in results])
     else:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from devices import machine
 from devices.machine import isa_features
 from devices.onnx_runtime import is_exact_alone
+from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.symbols.glyphs import LABELS
 
@@ -101,7 +103,33 @@ def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_p
     assert [row["precision"] for row in ran.document] == [precision, precision]
     assert ("slower than float32" in made.err) == (precision == "int16x8")
     here = precision == "dynamic" and not is_exact_alone(isa_features())
-    assert ("session.x64quantprecision" in made.err) == here
+    assert ("session.x64quantprecision" in made.err) == ("session.x64quantprecision" in ran.err) == here
+
+
+@pytest.mark.parametrize(
+    ("file", "precision", "features", "said"),
+    [
+        ("a_int8.onnx", "int8", ("avx2",), True),
+        ("a_dynamic.onnx", "dynamic", ("avx2", "avx512f"), True),
+        ("a_int8.onnx", "int8", ("avx2", "avx_vnni"), False),
+        ("a_int8.onnx", "int8", ("asimddp",), False),
+        ("a_float32.onnx", "float32", ("avx2",), False),
+        ("a_int8.tflite", "int8", ("avx2",), False),
+    ],
+)
+def test_what_onnx_runtime_needs_on_this_processor_is_said_once(
+    file: str,
+    precision: str,
+    features: tuple[str, ...],
+    said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(machine, "isa_features", lambda: features)
+    warn_where_int8_needs_it([(Path("b_float32.tflite"), "float32"), (Path(file), precision), (Path(file), precision)])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == said
+    assert all('add_session_config_entry("session.x64quantprecision", "1")' in line for line in lines)
 
 
 def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path) -> None:
