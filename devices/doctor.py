@@ -14,7 +14,7 @@ from pathlib import Path
 from devices.errors import DeviceError, RuntimeMissing
 from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
 from devices.model_process import ModelProcess
-from devices.onnx_runtime import EXACT, is_exact_alone
+from devices.onnx_runtime import EXACT, is_exact_alone_here
 from devices.probes import BLUE, PROBES, probe_input
 from devices.runtime import ModelInfo
 
@@ -137,7 +137,7 @@ def _processor() -> Check:
     fast = [name for name in features if name in INT8_FEATURES]
     how = ", ".join(features) or "no features listed"
     note = "" if fast else "; no int8 dot product: int8 gains less here"
-    if not is_exact_alone(features):
+    if not is_exact_alone_here():
         note += f", and ONNX Runtime's int8 is right only with {EXACT[0]}={EXACT[1]}, which edgenet sets"
     return Check("Processor", True, f"{cpu_model()}, {os.cpu_count()} cores ({how}{note})", ("bench",), "")
 

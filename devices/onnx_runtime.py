@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,22 +15,35 @@ import numpy as np
 from devices.cpuinfo import INT8_FEATURES
 from devices.errors import DeviceError, ModelUnreadable, RuntimeMissing
 from devices.labels import onnx_labels
+from devices.machine import isa_features
 from devices.model_file import one_line
 from devices.runtime import NATIVE_ERRORS, Array, ModelInfo, TensorInfo, example_input, require_tensors
 
 EXACT = ("session.x64quantprecision", "1")
-"""A session's setting with which int8 is summed exactly on every processor.
+"""A session's setting with which int8 is summed exactly on x86 processors that lack VNNI.
 
-Without it ONNX Runtime adds pairs of products up in 16 bits on x86 processors that lack VNNI (Intel's before Cascade
-Lake and Ice Lake, AMD's before Zen 4), and cuts off what does not fit: the same file answers otherwise there than on a
-Raspberry Pi. With it such processors take up to 1.4 times as long; on others it changes nothing.
-Source: onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode.
+Without it ONNX Runtime adds pairs of products up in 16 bits there (on Intel's before Cascade Lake and Ice Lake, AMD's
+before Zen 4), and cuts off what does not fit: the same file answers otherwise than on a Raspberry Pi. With it they take
+up to 1.4 times as long. Where there is VNNI it would only keep ONNX Runtime from using it; on ARM it does nothing.
+Source: ONNX Runtime's onnxruntime_session_options_config_keys.h (kOrtSessionOptionsAvx2PrecisionMode), platform.cpp.
 """
 
+_X86 = ("x86_64", "amd64", "i386", "i686", "x86")
 
-def is_exact_alone(features: Sequence[str]) -> bool:
-    """Whether processors with these of devices.cpuinfo's ISA_FEATURES sum int8 exactly without EXACT."""
-    return "avx2" not in features or any(name in INT8_FEATURES for name in features)
+
+def is_exact_alone(machine: str, features: Sequence[str]) -> bool:
+    """Whether int8 is summed exactly without EXACT.
+
+    Args:
+        machine: as platform.machine() says.
+        features: those of devices.cpuinfo's ISA_FEATURES that its processor has; none where nobody knows.
+    """
+    return machine.lower() not in _X86 or any(name in INT8_FEATURES for name in features)
+
+
+def is_exact_alone_here() -> bool:
+    """Whether it is on this machine."""
+    return is_exact_alone(platform.machine(), isa_features())
 
 
 class OnnxSession:
@@ -60,7 +74,8 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4  # what is fatal; errors come as exceptions anyway
-        options.add_session_config_entry(*EXACT)
+        if not is_exact_alone_here():
+            options.add_session_config_entry(*EXACT)
         self._session: Any = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         load_ms = (time.perf_counter_ns() - start) / 1e6
         inputs = tuple(_onnx_tensor(tensor, fixed_batch=True) for tensor in self._session.get_inputs())

@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "engine.h"
 #include "operators.h"
@@ -77,6 +80,20 @@ static bool describe(ort_type *type, struct tensor *tensor, int *element) {
     return true;
 }
 
+// Whether ONNX Runtime sums int8 exactly by itself: on x86 only with VNNI; see EXACT in devices/onnx_runtime.py.
+static bool sums_exactly(void) {
+#if defined(__x86_64__)
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+        return false;
+    if ((ecx & 1u << 11) != 0 || (edx & 1u << 25) != 0)  // AVX512-VNNI, AMX-INT8
+        return true;
+    return eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4) != 0;  // AVX-VNNI
+#else
+    return true;
+#endif
+}
+
 static bool open_session(const struct options *wanted) {
     ort_env *env;
     ort_session_options *options;
@@ -86,8 +103,8 @@ static bool open_session(const struct options *wanted) {
     CHECK(ort->SetInterOpNumThreads(options, 1));
     CHECK(ort->SetSessionGraphOptimizationLevel(options, ORT_ALL_OPTIMIZATIONS));
     CHECK(ort->SetSessionLogSeverityLevel(options, ORT_LOG_FATAL));  // errors come as a status anyway
-    // As devices/onnx_runtime.py does: sums of int8 are exact, also on x86 processors without VNNI.
-    CHECK(ort->AddSessionConfigEntry(options, "session.x64quantprecision", "1"));
+    if (!sums_exactly())
+        CHECK(ort->AddSessionConfigEntry(options, "session.x64quantprecision", "1"));
     if (wanted->profile)
         CHECK(ort->EnableProfiling(options, ort_profile_open(wanted->scratch)));
     CHECK(ort->CreateSession(env, wanted->model, options, &state.session));

@@ -10,12 +10,11 @@ from edgenet.cli.terminal import warn
 
 def warn_where_int8_needs_it(files: Iterable[tuple[Path, str]]) -> None:
     """Say so where a processor without VNNI is to run one of these files, each with its precision."""
-    from devices.machine import isa_features
-    from devices.onnx_runtime import EXACT, is_exact_alone
+    from devices.onnx_runtime import EXACT, is_exact_alone_here
 
     int8 = any(path.suffix == ".onnx" and precision in ("int8", "dynamic") for path, precision in files)
-    if int8 and not is_exact_alone(isa_features()):
+    if int8 and not is_exact_alone_here():
         warn(
-            "this processor has no VNNI: ONNX Runtime's int8 is right here only in sessions with "
+            "no VNNI is known of on this processor: ONNX Runtime's int8 is right here only in sessions with "
             f'add_session_config_entry("{EXACT[0]}", "{EXACT[1]}"), which edgenet sets; do so in your own program, too'
         )

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import onnxruntime
 
-from devices.onnx_runtime import EXACT
+from devices.onnx_runtime import EXACT, is_exact_alone_here
 
 
 def opened(file: bytes | Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*EXACT)
+    if not is_exact_alone_here():
+        options.add_session_config_entry(*EXACT)
     source = file if isinstance(file, bytes) else str(file)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

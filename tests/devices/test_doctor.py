@@ -60,15 +60,12 @@ def test_a_runtime_that_imports_and_then_fails_is_found_out(tmp_path: Path, monk
     assert checks["ONNX Runtime"].fix == 'pip install "edgenet[device]"'
 
 
-@pytest.mark.parametrize(
-    ("features", "said"),
-    [(("avx2",), True), (("avx2", "avx512f", "avx512_vnni"), False), (("asimddp",), False), ((), False)],
-)
+@pytest.mark.parametrize("exact", [False, True])
 def test_where_onnx_runtimes_int8_is_not_exact_by_itself_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], said: bool
+    monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
-    monkeypatch.setattr(doctor, "isa_features", lambda: features)
-    assert ("session.x64quantprecision=1" in doctor._processor().found) == said
+    monkeypatch.setattr(doctor, "is_exact_alone_here", lambda: exact)
+    assert ("session.x64quantprecision=1" in doctor._processor().found) == (not exact)
 
 
 def test_two_opencv_wheels_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

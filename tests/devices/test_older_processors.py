@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from devices.bundle import runner_path
+from devices.onnx_runtime import is_exact_alone
 from devices.runtime import TensorInfo, example_input, output_hash
 
 from .test_runner import QUICK, installed
@@ -20,9 +21,11 @@ from .tiny_models import heavy_onnx, write
 PYTHON = """
 import sys
 from pathlib import Path
-from devices.onnx_runtime import OnnxSession
+from devices import onnx_runtime
 from devices.runtime import output_hash
-session = OnnxSession(Path(sys.argv[1]), 1)  # it has run the example
+if sys.argv[2:]:  # qemu shows programs the /proc/cpuinfo of the processor that it runs on itself
+    onnx_runtime.isa_features = lambda: tuple(sys.argv[2:])
+session = onnx_runtime.OnnxSession(Path(sys.argv[1]), 1)  # it has run the example
 print(output_hash(session.output()))
 """
 
@@ -53,9 +56,25 @@ def heavy(tmp_path: Path) -> tuple[Path, str]:
 
 def test_python_sums_int8_exactly(processor: tuple[str, ...], heavy: tuple[Path, str]) -> None:
     path, expected = heavy
-    command = [*processor, sys.executable, "-c", PYTHON, str(path)]
+    command = [*processor, sys.executable, "-c", PYTHON, str(path), *(["avx2"] if processor else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "features", "exact"),
+    [
+        ("x86_64", ("avx2",), False),
+        ("AMD64", (), False),
+        ("x86_64", ("avx2", "avx512f"), False),
+        ("x86_64", ("avx2", "avx_vnni"), True),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), True),
+        ("aarch64", ("asimddp",), True),
+        ("armv7l", (), True),
+    ],
+)
+def test_only_x86_without_vnni_needs_the_setting(machine: str, features: tuple[str, ...], exact: bool) -> None:
+    assert is_exact_alone(machine, features) == exact
 
 
 def test_the_runner_sums_int8_exactly(processor: tuple[str, ...], heavy: tuple[Path, str]) -> None:
