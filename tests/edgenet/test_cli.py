@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from devices import onnx_runtime
 from devices.onnx_runtime import is_exact_alone_here
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
+from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.symbols.glyphs import LABELS
 
 from .conftest import NETWORK, Edgenet, Ran
@@ -126,6 +128,119 @@ def test_what_onnx_runtime_needs_on_this_processor_is_said_once(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == said
     assert all('add_session_config_entry("session.x64quantprecision", "1")' in line for line in lines)
+
+
+def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path) -> None:
+    ran = edgenet("verify", made / FILES[0], "--limit", 20, "--json")
+    assert ran.code == 0, ran.err
+    assert "no --images" in ran.err
+    assert ran.document[0]["images"] == 20
+
+
+def test_evaluate_gate(edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path) -> None:
+    common = ("evaluate", made / FILES[2], "--data", pictures, "--limit", 40, "--workers", 1, "--min-top1", 0.9)
+    assert edgenet(*common).code == 0
+    (tmp_path / "rotated.txt").write_text("\n".join([*LABELS[1:], LABELS[0]]))
+    ran = edgenet(*common, "--labels", tmp_path / "rotated.txt")
+    assert ran.code == 3
+    assert "top-1 below 90.0%" in ran.err
+
+
+def test_offline_imagenet_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "edgenet", "convert", "mobilenet_v2_0.35_96", "-o", str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 1
+    assert "give --weights FILE or --weights none" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_models_and_info_print_one_document(edgenet: Edgenet) -> None:
+    listed = {row["name"]: row for row in edgenet("models", "--json").document}
+    assert listed["mobilenet_v1_1.0_224"]["multiply_adds"] == 568_740_352
+    shown = edgenet("info", "mobilenet_v1", "--block", "standard", "--json").document
+    assert round(shown["multiply_adds"] / 1e6) == 4867
+    table = edgenet("info", "mobilenet_v3_small").out
+    assert "squeeze-excite" in table
+    assert "2,554,968" in table
+
+
+def test_manifest_says_everything(made: Path) -> None:
+    for name in FILES:
+        manifest = json.loads((made / f"{name}.json").read_text())
+        assert (made / name).stat().st_size == manifest["file_bytes"]
+        assert manifest["source"]["model"] == "symbols"
+        assert manifest["input"]["height"] == manifest["input"]["width"] == 96
+        assert (manifest["input"]["dtype"], manifest["input"]["colour"]) == ("uint8", "RGB")
+        assert len(manifest["input"]["preprocessing_sha256"]) == 64
+        assert tuple(manifest["output"]["labels"]) == LABELS
+        assert manifest["output"]["dtype"] == "float32"
+        assert {"edgenet", "keras"} <= {tool["name"] for tool in manifest["tools"]}
+        assert manifest["command"].startswith("edgenet ")
+        if "int8" in name:
+            assert manifest["quantization"]["calibration_images"] == CALIBRATION_PER_CLASS * len(LABELS)
+            assert len(manifest["quantization"]["calibration_sha256"]) == 64
+            assert any("SOFTMAX" in kept.upper() for kept in manifest["quantization"]["kept_float"])
+        else:
+            assert manifest["quantization"] is None
+
+
+def test_files_verify_against_the_network_the_manifest_names(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    ran = edgenet("verify", *(made / name for name in FILES), "--images", pictures, "--json")
+    assert ran.code == 0, ran.err
+    for row in ran.document:
+        assert row["verdict"]["passed"]
+        if row["precision"] == "float32":
+            assert row["max_abs"] <= 1e-4
+            assert row["top1_agreement"] == 1.0
+        else:
+            assert row["top1_agreement"] >= 0.97
+            assert row["sqnr_db"] > 12
+
+
+def test_verify_exits_3_where_the_file_is_another_networks(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    other = ("--against", "mobilenet_v2_0.35_96", "--weights", "none", "--classes", len(LABELS))
+    ran = edgenet("verify", made / FILES[0], "--images", pictures, *other)
+    assert ran.code == 3
+    assert "max abs error" in ran.err
+
+
+def test_evaluate_and_bench_work_without_tensorflow(
+    made: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"EDGENET_{kind}_HOME", str(tmp_path))
+    for arguments in (
+        ["evaluate", str(made / FILES[2]), str(made / FILES[3]), "--data", str(pictures), "--json"],
+        ["bench", str(made / FILES[2]), "--repetitions", "1", "--json"],
+        ["results", "--json"],
+        ["devices", "--json"],
+        ["doctor", "--json"],
+    ):
+        code = (
+            f"import sys; sys.argv = ['edgenet', *{arguments!r}]\n"
+            "from edgenet.__main__ import main\n"
+            "try:\n    main()\nexcept SystemExit as exit:\n    assert not exit.code, exit.code\n"
+            "assert not {'tensorflow', 'keras', 'onnx', 'tf2onnx'} & set(sys.modules)"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)
+
+
+def test_evaluate_gives_files_and_network_the_same_top1(edgenet: Edgenet, made: Path, pictures: Path) -> None:
+    files = [made / FILES[0], made / FILES[1]]
+    rows = edgenet("evaluate", *files, "symbols", "--data", pictures, "--json").document
+    assert len({row["top1"] for row in rows}) == 1
+    assert all(row["images"] == 120 for row in rows)
+    assert rows[0]["top1"] > 0.95
+    assert rows[0]["top1_interval"][0] <= rows[0]["top1"] <= rows[0]["top1_interval"][1]
+
+
+def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
+    ran = edgenet("bench", made / FILES[2], "--repetitions", 1, "--max-ms", 0.0001)
+    assert ran.code == 3
+    assert "slower than 0.0001 ms" in ran.err
 
 
 @pytest.mark.parametrize(
