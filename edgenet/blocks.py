@@ -6,7 +6,7 @@ read once, where it lies. The arithmetic is in whole numbers: the same bytes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -27,57 +27,51 @@ def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.ND
     rows, columns: 1 or more, of at most MOST pixels together. Blocks begin at the upper left; what is left at the right
     and lower edges are smaller blocks, each the mean of its own pixels.
     """
-    height, width, channels = image.shape
-    means = np.empty((-(-height // rows), -(-width // columns), channels), np.uint8)
-    for top, bottom, high in _spans(height, rows):
-        _fill(means[top // rows : -(-bottom // rows)], image[top:bottom], high, columns)
+    width, channels = image.shape[1:]
+    half, factor = _divisors(*image.shape[:2], rows, columns)
+    down, across = half.shape
+    means = np.empty((down, across, channels), np.uint8)
+    step = min(down, max(1, _STRIP // image[0].size))
+    kind = np.uint16 if rows * columns * _LEVELS < 1 << 16 else np.uint32
+    room = np.empty((3, step, across * columns, channels), kind)  # for all strips: new memory costs more than the sums
+    room[0, :, width:] = 0  # what the last column of blocks lacks, adds nothing
+    shares = np.empty((channels, step, across), np.uint32)
+    for first in range(0, down, step):
+        part = means[first : first + step]
+        strip = image[first * rows : (first + step) * rows]
+        lines, *spare = room[:, : len(part)]
+        np.copyto(lines[:, :width], strip[::rows])
+        for row in range(1, rows):  # numpy adds bytes to larger numbers more slowly than if they are made such before
+            more = strip[row::rows]  # one line less, where the last row of blocks lacks it
+            into, converted = lines[: len(more), :width], spare[0][: len(more), :width]
+            np.copyto(converted, more)
+            np.add(into, converted, out=into)
+        sums = _neighbours(lines, columns, *spare)[:, ::columns]
+        share = shares[:, : len(part)]
+        for channel in range(channels):  # one at a time: three neighbours are too short a run for numpy
+            share[channel] = sums[..., channel]
+        share += half[first : first + step]
+        share *= factor[first : first + step]
+        share >>= np.uint32(24)
+        part[...] = share.transpose(1, 2, 0)
     return means
 
 
-def _spans(length: int, block: int) -> Iterator[tuple[int, int, int]]:
-    """Yield where blocks of one length lie, and that length: of the whole ones, and of the one that is left."""
-    whole = length // block * block
-    if whole:
-        yield 0, whole, block
-    if whole < length:
-        yield whole, length, length - whole
+@lru_cache(maxsize=4)  # a camera's pictures are all alike
+def _divisors(
+    height: int, width: int, rows: int, columns: int
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """What is added to each block's sum, and what multiplies it then, for 2^24 times its mean; as Pillow rounds.
 
-
-def _fill(means: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
-    """Write the mean of every block of a picture that whole blocks fill from top to bottom, strip by strip."""
-    width = image.shape[1]
-    step = min(len(means), max(1, _STRIP // image[0].size))
-    kind = np.uint16 if rows * columns * _LEVELS < 1 << 16 else np.uint32
-    room = np.empty((3, step, *image.shape[1:]), kind)  # for all strips: new memory costs more than the sums
-    shares = np.empty((step, *means.shape[1:]), np.uint32)
-    for first in range(0, len(means), step):
-        part = means[first : first + step]
-        strip = image[first * rows : (first + len(part)) * rows]
-        lines, *spare = room[:, : len(part)]
-        np.copyto(lines, strip[::rows])
-        for row in range(1, rows):  # numpy adds bytes to larger numbers more slowly than if they are made such before
-            np.copyto(spare[0], strip[row::rows])
-            np.add(lines, spare[0], out=lines)
-        share = shares[: len(part)]
-        for left, right, wide in _spans(width, columns):
-            _divide(
-                share[:, left // columns : -(-right // columns)],
-                _neighbours(lines[:, left:right], wide, *(free[:, left:right] for free in spare))[:, ::wide],
-                rows * wide,
-            )
-        part[...] = share
-
-
-def _divide(means: npt.NDArray[np.uint32], sums: _Sums, pixels: int) -> None:
-    """Write the means of blocks whose sums these are; rounded as Pillow does it.
-
-    It is a product instead of a division: its factor is a single-precision number, cut to an integer.
+    It is a product instead of a division: its factor is a single-precision number, cut to an integer. Both are
+    [ceil(h / rows), ceil(w / columns)], and nobody may write to them.
     """
-    for channel in range(means.shape[2]):  # one at a time: three neighbours are too short a run for numpy
-        means[..., channel] = sums[..., channel]
-    means += np.uint32(pixels // 2)
-    means *= np.uint32(np.float32(2**32) / np.float32(256 * pixels))
-    means >>= np.uint32(24)
+    high, wide = (
+        np.minimum(block, length - np.arange(0, length, block)) for length, block in ((height, rows), (width, columns))
+    )
+    pixels = np.outer(high, wide)
+    factor = np.float32(2**32) / (256 * pixels).astype(np.float32)
+    return (pixels // 2).astype(np.uint32), factor.astype(np.uint32)
 
 
 def _neighbours(one: _Sums, count: int, room: _Sums, spare: _Sums) -> _Sums:
