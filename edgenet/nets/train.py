@@ -96,9 +96,10 @@ def _fit_stage(
     model.compile(
         keras.optimizers.AdamW(rate, weight_decay=0.02),
         keras.losses.CategoricalCrossentropy(label_smoothing=0.05),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
         jit_compile=False,  # XLA's convolutions are six times slower on a CPU
     )
+    model.optimizer.build(model.trainable_variables)  # TensorFlow traces a step twice that makes its own variables
 
     def tell(epoch: int, logs: dict[str, float]) -> None:
         if on_epoch is not None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -160,7 +161,9 @@ def test_shipped_weights_know_the_printed_cards() -> None:
 
 
 def test_a_small_run_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of another network; how well the full run learns, the shipped weights show."""
+    """Two steps of another network, traced once; how well the full run learns, the shipped weights show."""
+    step, traced = keras.Model.train_step, []
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, data: traced.append(1) or step(model, data))
     monkeypatch.setattr(training, "SPEC", ModelSpec("mobilenet_v1", alpha=0.25, size=SIZE, classes=len(LABELS)))
     seen: list[training.Progress] = []
     record = training.train(
@@ -172,6 +175,7 @@ def test_a_small_run_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "out" / "symbols.json").read_text())["weights_sha256"] == record.weights_sha256
     assert record.command == "edgenet train symbols --seed 7 --images 128 --epochs 1"
     assert [p.done for p in seen if p.phase == "train"] == [1]
+    assert len(traced) == 1  # tracing takes seconds
 
 
 def test_training_refuses_its_test_seed_and_nothing_to_learn(tmp_path: Path) -> None:
