@@ -260,5 +260,6 @@ def _verdict(
         return "unstable", "it answers differently from run to run"
     if ci95_ms is not None and (ci95_ms[1] - ci95_ms[0]) / 2 > UNSTABLE * median_ms:
         half = 100 * (ci95_ms[1] - ci95_ms[0]) / 2 / median_ms
-        return "unstable", f"the median is only known to +-{half:.0f} %: end what else runs, or more --repetitions"
+        cure = "end what else runs, or give edgenet bench more --repetitions"
+        return "unstable", f"the median is only known to +-{half:.0f} %: {cure}"
     return "valid", ""

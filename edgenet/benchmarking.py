@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from devices.errors import DeviceError
 from devices.latency import Failed, Latency, Repetition, measure
+from devices.machine import isa_features
 from devices.model_file import check_model_file
 from devices.profile import against_published, unusual_threads
 from devices.timing import Schedule as Schedule
@@ -212,6 +213,7 @@ def benchmark(
         progress(f"measure{where} {what}".rstrip(), done, total)
 
     results = measure(paths, threads, schedule, bench=bench, progress=tell, keep=keep, failed=failed)
+    features = bench.isa if bench else isa_features()
     rows = []
     for one in results:
         manifest = manifests[one.path]
@@ -222,7 +224,7 @@ def benchmark(
                 precision=manifest.precision if manifest else "",
                 runner=bench.runner if bench else "python",
                 board=bench.info.board if bench and bench.info else "",
-                gain=gain_of(one, results, manifests, bench.isa if bench else None, explained),
+                gain=gain_of(one, results, manifests, features, explained),
                 published=_published(one, manifest, bench),
                 threads_note=unusual_threads(bench.board, one.threads) if bench and bench.board else "",
             )

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.latency import Latency
 from devices.timing import Schedule
 from edgenet import deploy, prove, quantization
 from edgenet.artifact import Artifact
-from edgenet.benchmarking import benchmark
+from edgenet.benchmarking import Row, benchmark
 from edgenet.dataset import labelled
 from edgenet.evaluate import Accuracy
 from edgenet.nets.network import open_network
@@ -34,7 +33,7 @@ class DemoRow:
     artifact: Artifact
     verification: Verification
     accuracy: Accuracy
-    latency: Latency
+    speed: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,6 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     paths = [one.path for one in made]
     verified = prove.verify_files(paths, dataset.files, against=network, progress=progress)
     right = [prove.evaluate_file(one, dataset, None, progress).accuracy for one in made]
-    latency = [row.latency for row in benchmark(paths, (1,), SCHEDULE, progress)]
-    rows = tuple(DemoRow(*fields) for fields in zip(made, verified, right, latency, strict=True))
+    speed = benchmark(paths, (1,), SCHEDULE, progress)
+    rows = tuple(DemoRow(*fields) for fields in zip(made, verified, right, speed, strict=True))
     return Demo(folder, keras, rows)

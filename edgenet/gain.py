@@ -83,11 +83,12 @@ def why(one: Latency, manifest: Manifest, features: Sequence[str] | None, operat
         return fallen
     # The softmax at the end is always float, and of a few numbers.
     kept = [one for one in (manifest.quantization.kept_float if manifest.quantization else ()) if "SOFTMAX" not in one]
+    reasons = []
     if kept:
-        return f"stayed float: {', '.join(kept)}"
+        reasons.append(f"stayed float: {', '.join(kept)}")
     if features is not None and not any(name in INT8_FEATURES for name in features):
-        return "the processor has no int8 dot product"
-    return "its operators are too small to gain"
+        reasons.append("the processor has no int8 dot product")
+    return "; ".join(reasons) or "its operators are too small to gain"
 
 
 def outside(operators: Sequence[OperatorTime], delegate: str) -> str:

@@ -236,7 +236,7 @@ def demo_json(result: Demo) -> dict[str, Any]:
                 "top1": row.accuracy.top1,
                 "top5": row.accuracy.top5,
                 "images": row.accuracy.images,
-                "latency": benchmarking_report.latency_json(row.latency),
+                "latency": benchmarking_report.row_json(row.speed),
             }
             for row in result.rows
         ],
@@ -256,9 +256,8 @@ def demo_table(result: Demo) -> Table:
     columns = ("file", "precision", "size", "top-1", "agrees", "SQNR", "latency", "speed-up", "verdict")
     for column in columns:
         table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
-    slow = {row.artifact.manifest.format: row.latency for row in result.rows if row.verification.precision == "float32"}
     for row in result.rows:
-        a, manifest = row.verification.agreement, row.artifact.manifest
+        a, manifest, gain = row.verification.agreement, row.artifact.manifest, row.speed.gain
         table.add_row(
             row.artifact.path.name,
             manifest.precision,
@@ -266,8 +265,8 @@ def demo_table(result: Demo) -> Table:
             f"{row.accuracy.top1:.2%}",
             f"{a.top1_agreement:.1%}",
             _decibels(a.sqnr_db),
-            f"{row.latency.median_ms:.2f} ms",
-            f"{slow[manifest.format].median_ms / row.latency.median_ms:.2f}x",
+            f"{row.speed.latency.median_ms:.2f} ms",
+            "1.00x" if manifest.precision == "float32" else f"{gain.ratio.value:.2f}x" if gain else "",
             _verdict(row.verification.verdict),
         )
     return table

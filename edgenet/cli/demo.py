@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb
+from edgenet.cli.onnx_here import warn_where_int8_needs_it
+from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 
 @verb
@@ -17,8 +18,8 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Build, convert, quantize, verify, evaluate and measure the embedded classifier of printed symbols."""
+    from edgenet import benchmarking_report, report
     from edgenet import demo as job
-    from edgenet import report
     from edgenet.errors import GateMissed
 
     with Progress() as progress:
@@ -27,6 +28,9 @@ def demo(
         show_json(report.demo_json(result))
     else:
         show(report.demo_table(result))
+    for remark in benchmarking_report.remarks([row.speed for row in result.rows]):
+        warn(remark)
+    warn_where_int8_needs_it((row.artifact.path, row.artifact.manifest.precision) for row in result.rows)
     missed = [row.artifact.path.name for row in result.rows if not row.verification.verdict.passed]
     if missed:
         raise GateMissed(f"not what the float network answers: {', '.join(missed)}")

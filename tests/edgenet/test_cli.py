@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from devices import onnx_runtime
+from devices.machine import INT8_FEATURES, isa_features
 from devices.onnx_runtime import is_exact_alone_here
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.demo import CALIBRATION_PER_CLASS
+from edgenet.gain import GAINS
 from edgenet.symbols.glyphs import LABELS
 
 from .conftest import NETWORK, Edgenet, Ran
@@ -52,6 +55,13 @@ def test_demo_does_the_whole_job(demo: tuple[Path, Ran]) -> None:
         assert (folder / name).is_file()
     assert ran.out.count("passed") == 4
     assert "measure" in ran.err
+    gains = re.findall(r"(symbols_int8\.\w+) .* ([\d.]+)x", ran.out)
+    assert [name for name, _ in gains] == ["symbols_int8.tflite", "symbols_int8.onnx"]
+    plain = not set(isa_features()) & set(INT8_FEATURES)
+    for name, gain in gains:
+        said = re.search(rf"{name} on local, 1 thread: {gain}x its float sibling's speed: (.*)", ran.err)
+        assert bool(said) == (float(gain) <= GAINS) or float(gain) == GAINS  # as rounded
+        assert not said or ("no int8 dot product" in said[1]) == plain
 
 
 def test_cards_write_a_page(edgenet: Edgenet, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def manifest(precision: str = "int8", kept: Sequence[str] | None = None) -> arti
         ({}, "float16", (), (), FALLEN, "unpacked to float32"),
         ({"ops": 64, "delegated_ops": 60}, "int8", (), (), (), "4 of 64 operators run outside of XNNPACK"),
         ({}, "int8", (), (), TAKEN + FALLEN, "outside of XNNPACK run HARD_SWISH 18%, ADD 2% of its time"),
-        ({}, "int8", ("HARD_SWISH x 19", "SOFTMAX x 1"), (), TAKEN, "stayed float: HARD_SWISH x 19"),
+        ({}, "int8", ("HARD_SWISH x 19", "SOFTMAX x 1"), (), TAKEN, "HARD_SWISH x 19; the processor has no int8 dot"),
+        ({}, "int8", ("HARD_SWISH x 19", "SOFTMAX x 1"), ("i8mm",), TAKEN, "stayed float: HARD_SWISH x 19"),
         ({}, "int8", ("SOFTMAX x 1",), (), [*TAKEN, OperatorTime("CAST", 1.0, 5, "")], "no int8 dot product"),
         ({}, "int8", (), ("asimddp",), TAKEN, "too small to gain"),
         ({}, "int8", (), None, (), "too small to gain"),  # nobody knows what the processor has
