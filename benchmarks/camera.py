@@ -13,6 +13,7 @@ same machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import sys
@@ -38,6 +39,7 @@ from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.sources import open_source
 from edgenet.camera.web.broadcast import encode
 from edgenet.camera.web.server import WebView
+from edgenet.image import fit
 from tests.edgenet.camera.mjpeg_camera import MjpegCamera
 from tests.edgenet.camera.stand_ins import Camera, Model, update
 
@@ -84,7 +86,8 @@ def own_time(shown: np.ndarray, real: Path, seconds: float, goals: Goals) -> Non
     """What a frame waits for us, from a camera that gives it decoded until it is drawn, less its inference.
 
     So everything of ours is in it: preprocessing, hand-offs and what threads take to wake up, smoothing, ranking,
-    figures and drawing. Beside it the processor time of all threads, which sending to the model's process is part of.
+    figures and drawing. Beside it the processor time of all threads, which sending to the model's process is part of;
+    and preprocessing and drawing in a loop that waits for no camera: what is more than that is a processor that slept.
     """
     draws: list[int] = []
     painter = Painter(draws.append)
@@ -105,10 +108,23 @@ def own_time(shown: np.ndarray, real: Path, seconds: float, goals: Goals) -> Non
     total, processor = float(np.median(own.values[warm:])), float(np.median(np.diff(spent.values[warm:])))
     draw, hand = float(np.median(draws)) / 1e6, hand_offs_ms()
     parts = f"{total:.2f} ms: preprocess {stats.preprocess_ms:.2f}, draw {draw:.2f}, hand-offs {hand:.2f}, the rest"
-    goals.row(
-        f"own time a frame, {SIZE[1]}p, without JPEG", f"{parts} ({processor:.2f} CPU)", "<= 1.5 ms", total <= 1.5
-    )
+    beside = f"({processor:.2f} CPU; both in a loop without waits: {loop_ms(shown, real):.2f})"
+    goals.row(f"own time a frame, {SIZE[1]}p, without JPEG", f"{parts} {beside}", "<= 1.5 ms", total <= 1.5)
     goals.row("of it drawing", f"{draw:.2f} ms", "<= 0.5 ms", draw <= 0.5)
+
+
+def loop_ms(shown: np.ndarray, real: Path, rounds: int = 100) -> float:
+    """Time of preprocessing and drawing one frame after another, from a processor that never waits: the median."""
+    with contextlib.closing(FileClassifier(real, threads=1)) as model:
+        prep = model.artifact.manifest.input.preprocessing
+    painter, took = Painter(), []
+    for number in range(rounds):
+        one = update(shown, number)
+        began = time.perf_counter_ns()
+        fit(shown, prep)
+        painter.paint(one, mirror=False)
+        took.append(time.perf_counter_ns() - began)
+    return float(np.median(took)) / 1e6
 
 
 def hand_offs_ms(rounds: int = 2000) -> float:
