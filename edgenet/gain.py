@@ -82,7 +82,8 @@ def why(one: Latency, manifest: Manifest, features: Sequence[str] | None, operat
     if fallen:
         return fallen
     # The softmax at the end is always float, and of a few numbers.
-    kept = [one for one in (manifest.quantization.kept_float if manifest.quantization else ()) if "SOFTMAX" not in one]
+    floats = manifest.quantization.kept_float if manifest.quantization else ()
+    kept = [one for one in floats if not one.lower().startswith("softmax")]
     reasons = []
     if kept:
         reasons.append(f"stayed float: {', '.join(kept)}")

@@ -66,6 +66,7 @@ def manifest(precision: str = "int8", kept: Sequence[str] | None = None) -> arti
         ({}, "int8", ("HARD_SWISH x 19", "SOFTMAX x 1"), ("i8mm",), TAKEN, "stayed float: HARD_SWISH x 19"),
         ({}, "int8", ("SOFTMAX x 1",), (), [*TAKEN, OperatorTime("CAST", 1.0, 5, "")], "no int8 dot product"),
         ({}, "int8", (), ("asimddp",), TAKEN, "too small to gain"),
+        ({}, "int8", ("Softmax x 1",), ("asimddp",), TAKEN, "too small to gain"),  # as ONNX calls it
         ({}, "int8", (), None, (), "too small to gain"),  # nobody knows what the processor has
     ],
 )
