@@ -6,7 +6,7 @@ read once, where it lies. The arithmetic is in whole numbers: the same bytes on 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -27,16 +27,15 @@ def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.ND
     rows, columns: 1 or more, of at most MOST pixels together. Blocks begin at the upper left; what is left at the right
     and lower edges are smaller blocks, each the mean of its own pixels.
     """
-    width, channels = image.shape[1:]
-    half, factor = _divisors(*image.shape[:2], rows, columns)
-    down, across = half.shape
-    means = np.empty((down, across, channels), np.uint8)
-    step = min(down, max(1, _STRIP // image[0].size))
+    height, width, channels = image.shape
+    means = np.empty((-(-height // rows), -(-width // columns), channels), np.uint8)
+    step = min(len(means), max(1, _STRIP // image[0].size))
     kind = np.uint16 if rows * columns * _LEVELS < 1 << 16 else np.uint32
-    room = np.empty((3, step, across * columns, channels), kind)  # for all strips: new memory costs more than the sums
+    # For all strips: new memory costs more than the sums.
+    room = np.empty((3, step, means.shape[1] * columns, channels), kind)
     room[0, :, width:] = 0  # what the last column of blocks lacks, adds nothing
-    shares = np.empty((channels, step, across), np.uint32)
-    for first in range(0, down, step):
+    shares = np.empty((step, *means.shape[1:]), np.uint32)
+    for first in range(0, len(means), step):
         part = means[first : first + step]
         strip = image[first * rows : (first + step) * rows]
         lines, *spare = room[:, : len(part)]
@@ -47,31 +46,33 @@ def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.ND
             np.copyto(converted, more)
             np.add(into, converted, out=into)
         sums = _neighbours(lines, columns, *spare)[:, ::columns]
-        share = shares[:, : len(part)]
+        share = shares[: len(part)]
         for channel in range(channels):  # one at a time: three neighbours are too short a run for numpy
-            share[channel] = sums[..., channel]
-        share += half[first : first + step]
-        share *= factor[first : first + step]
-        share >>= np.uint32(24)
-        part[...] = share.transpose(1, 2, 0)
+            share[..., channel] = sums[..., channel]
+        for down, high in _spans(len(strip), rows):
+            for across, wide in _spans(width, columns):
+                _divide(share[down, across], high * wide)
+        part[...] = share
     return means
 
 
-@lru_cache(maxsize=4)  # a camera's pictures are all alike
-def _divisors(
-    height: int, width: int, rows: int, columns: int
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """What is added to each block's sum, and what multiplies it then, for 2^24 times its mean; as Pillow rounds.
+def _spans(length: int, block: int) -> Iterator[tuple[slice, int]]:
+    """Yield which blocks of a length are alike, and how long they are: the whole ones, and the one that is left."""
+    whole, left = divmod(length, block)
+    if whole:
+        yield slice(whole), block
+    if left:
+        yield slice(whole, whole + 1), left
 
-    It is a product instead of a division: its factor is a single-precision number, cut to an integer. Both are
-    [ceil(h / rows), ceil(w / columns)], and nobody may write to them.
+
+def _divide(sums: npt.NDArray[np.uint32], pixels: int) -> None:
+    """Make sums of so many pixels their means; rounded as Pillow does it.
+
+    It is a product instead of a division: its factor is a single-precision number, cut to an integer.
     """
-    high, wide = (
-        np.minimum(block, length - np.arange(0, length, block)) for length, block in ((height, rows), (width, columns))
-    )
-    pixels = np.outer(high, wide)
-    factor = np.float32(2**32) / (256 * pixels).astype(np.float32)
-    return (pixels // 2).astype(np.uint32), factor.astype(np.uint32)
+    sums += np.uint32(pixels // 2)
+    sums *= np.uint32(np.float32(2**32) / np.float32(256 * pixels))
+    sums >>= np.uint32(24)
 
 
 def _neighbours(one: _Sums, count: int, room: _Sums, spare: _Sums) -> _Sums:
