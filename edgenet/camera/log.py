@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from edgenet.errors import EdgenetError
 class Log:
     """A `Sink`: a file of JSON lines.
 
-    failed: told, in one line, when the file takes no more; what was written stays. Raises EdgenetError where it cannot
-    be written at all.
+    failed: told, in one line, when the file takes no more; it then ends with the last line that was written whole.
+    Raises EdgenetError where it cannot be written at all.
     """
 
     def __init__(self, path: Path, failed: Callable[[str], None] = lambda _: None) -> None:
         self._path = path
         self._failed = failed
         self._newest = -1
+        self._length = 0  # of the whole lines
         try:
             self._file: FileIO | None = path.open("wb", buffering=0)  # each line at once: tail -f
         except OSError as exc:
@@ -35,12 +37,17 @@ class Log:
             return
         self._newest = answer.frame.id
         line = json.dumps(document(answer), ensure_ascii=False).encode() + b"\n"
+        length = self._length + len(line)
         try:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as exc:
+            with contextlib.suppress(OSError):  # a pipe
+                self._file.truncate(self._length)
             self.close()
             self._failed(f"{self._path}: the log ends here ({exc.strerror}): make room or choose another file")
+        else:
+            self._length = length
 
     def close(self) -> None:
         """End the file; harmless twice."""

@@ -1,7 +1,7 @@
 """A recording of what is shown: a video of constant rate, written in a thread of its own.
 
-Of a live source the newest picture is repeated until the next one comes, so that the video lasts as long as what it
-shows; what the encoder cannot follow is left out. Of a file each frame is in it once.
+It begins with the first picture. Of a live source the newest one is repeated until the next comes, so that the video
+lasts as long as what it shows; what the encoder cannot follow is left out. Of a file each frame is in it once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _WAITING = 8  # pictures: of 2.8 MB at most
 _RESERVE = 2 << 20  # bytes that stay free on the disk: an .mp4 without its index, written last, is lost
 _INDEX = 16  # bytes of it a frame
 _BEHIND_S = 1.0  # how far the encoder may fall behind until time is cut out
+_FINE_FPS = 65  # up to which a rate may have three decimals: MPEG-4 counts at most 65535 parts of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,12 @@ class Recording:
     def show(self, update: Update) -> None:
         """Take one update; of a file it waits for the encoder, of a live source it never does."""
         now = time.monotonic()
-        if self._over.is_set() or (self._live and self._stands_still(update.paused, now)):
+        if self._over.is_set() or update.answer is None:  # the first picture gives the video its size
+            return
+        if self._live and self._stands_still(update.paused, now):
             return
         if not self._live:
-            if update.answer is None or update.answer.frame.id == self._newest:
+            if update.answer.frame.id == self._newest:
                 return
             self._newest = update.answer.frame.id
         shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False))
@@ -150,7 +153,7 @@ class _Video:
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in _CODECS:
             raise UsageError(f"--record {path}: give a file that ends in one of {', '.join(_CODECS)}")
-        self.fps = fps
+        self.fps = fps if fps <= _FINE_FPS else round(fps, 2)
         self.frames = 0
         self._path = path
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

@@ -21,7 +21,7 @@ from edgenet.camera.recording import Recording
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels
 
-from .stand_ins import Camera, Clip, Model, picture, update
+from .stand_ins import Camera, Clip, Model, Watcher, picture, update
 from .test_pipeline import Running, run
 
 
@@ -60,6 +60,15 @@ def test_of_a_file_each_frame_is_recorded_once(tmp_path: Path, suffix: str) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_a_rate_of_three_decimals_is_no_hindrance(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out.{suffix}"
+    run(Clip([picture(9, 64, 48)] * 4, fps=119.883), Model(), Recording(path, Painter(), fps=119.883, live=False))
+    frames, fps = frames_of(path)
+    assert len(frames) == 4
+    assert fps == pytest.approx(119.883, abs=0.01)
+
+
 def test_of_a_file_the_recording_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = Recording(tmp_path / "out.mp4", Painter(), live=False)
     write = recording._video.write
@@ -82,6 +91,18 @@ def test_a_live_recording_lasts_as_long_as_what_it_shows_whatever_the_model_take
     frames, fps = frames_of(path)
     assert fps == 30
     assert 48 <= len(frames) <= 66
+
+
+def test_a_live_recording_begins_with_the_first_picture_and_is_as_large(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    camera, watcher = Camera(fps=50, image=picture(200, 480, 800), trouble="it still warms up"), Watcher()
+    with Running(camera, Model(), Recording(path, Painter(), fps=30), watcher) as it:
+        it.wait(lambda: bool(watcher.updates) and watcher.updates[-1].stats.trouble != "")
+        camera.trouble = ""
+        it.wait(lambda: len(watcher.ids) > 20)
+    frames, _ = frames_of(path)
+    assert {frame.shape for frame in frames} == {(800, 480, 3)}
+    assert min(brightness(frames)) > 190
 
 
 def test_pauses_are_not_in_it_and_a_camera_that_is_gone_is(tmp_path: Path) -> None:
@@ -259,6 +280,30 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     subprocess.run([*traced, sys.executable, "-c", code, tmp_path / "out.mp4"], check=True)
     calls = (tmp_path / "calls").read_text()
     assert 0 <= calls.find("fsync(") < calls.find("out.mp4")
+
+
+LOG = """
+import sys
+from pathlib import Path
+from edgenet.camera.log import Log
+from tests.edgenet.camera.stand_ins import picture, update
+said = []
+log = Log(Path("/mnt/seen.jsonl"), said.append)
+for number in range(5000):
+    log.show(update(picture(), number))
+log.close()
+print(len(said), said[0])
+print(Path("/mnt/seen.jsonl").read_text(), end="")
+"""
+
+
+def test_a_log_that_is_full_ends_with_a_whole_line() -> None:
+    done = small_disk(1, sys.executable, "-c", LOG)
+    assert done.returncode == 0, done.stderr
+    said, *documents = done.stdout.splitlines()
+    assert said.startswith("1 /mnt/seen.jsonl: the log ends here (No space left on device)")
+    assert [json.loads(one)["id"] for one in documents] == list(range(len(documents)))
+    assert len(documents) > 1000
 
 
 def test_sinks_are_sinks(tmp_path: Path) -> None:
