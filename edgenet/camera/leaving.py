@@ -1,4 +1,4 @@
-"""Ctrl-C, and what ends services, let the camera quit in good order."""
+"""Ctrl-C, what ends services, and a terminal that is gone let the camera quit in good order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 
 from edgenet.camera.frame import Controls
 
+_HANGUP = getattr(signal, "SIGHUP", None)  # of Unix alone
+
 
 @contextlib.contextmanager
 def leaving(controls: Controls) -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C, and what ends services, quit in good order; a second time they end it as usual.
+    """Let Ctrl-C, what ends services, and a terminal that is gone quit in good order.
+
+    A second time Ctrl-C and what ends services end it as usual; that the terminal is gone is often said twice.
 
     Yields what is to be called when `controls.quit` is looked at from now on. Until then they raise KeyboardInterrupt,
     as only that ends the wait for a camera or a model that does not open.
@@ -25,13 +29,14 @@ def leaving(controls: Controls) -> Iterator[Callable[[], None]]:
     looked_at = threading.Event()
 
     def leave(number: int, _: Any) -> None:
-        signal.signal(number, before[number])
+        signal.signal(number, signal.SIG_IGN if number == _HANGUP else before[number])
         if not looked_at.is_set():
             raise KeyboardInterrupt
         controls.quit.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, leave)
+    for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
+        if number is not None and not (number == _HANGUP and signal.getsignal(number) is signal.SIG_IGN):  # nohup
+            before[number] = signal.signal(number, leave)
     try:
         yield looked_at.set
     finally:

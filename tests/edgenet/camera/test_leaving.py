@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from edgenet.camera.frame import Controls
+from edgenet.camera.leaving import leaving
+
 from .started import Started, lines
 from .test_v4l2_source import Device
 
@@ -64,6 +67,26 @@ def test_while_a_camera_is_being_opened_that_does_not_answer(tmp_path: Path, how
         assert it.err.count("\n") == 1
         assert "interrupted" in it.err
         assert it.out == ""
+
+
+def test_a_terminal_that_is_gone_may_be_said_twice_and_who_ignores_that_goes_on() -> None:
+    controls = Controls()
+    with leaving(controls) as opened:
+        opened()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert controls.quit.is_set()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    controls = Controls()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with leaving(controls) as opened:
+            opened()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not controls.quit.is_set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def begun(parent: int) -> int | None:
