@@ -18,7 +18,7 @@ class Frame:
 
     Attributes:
         id: from 0, in the order of arrival; never reused, also after the camera was reopened.
-        captured_ns: time.monotonic_ns() as it arrived here.
+        captured_ns: time.monotonic_ns() as it arrived here; of a file, as it was its turn to be answered.
         image: uint8 [h, w, 3] in OpenCV's order (blue, green, red), as the source gives it; nobody writes to it.
         jpeg: what a camera sent the same picture as; None where it sent none.
     """

@@ -36,7 +36,7 @@ class Painter:
         self._drew = drew
         self._lettering = Lettering()
         self._lock = threading.Lock()
-        self._last: tuple[Update | None, bool, Pixels] = (None, False, np.zeros((1, 1, 3), np.uint8))
+        self._last: tuple[Update | None, bool, str, Pixels] = (None, False, "", np.zeros((1, 1, 3), np.uint8))
         self._figures: tuple[float, Stats | None, list[str]] = (0.0, None, [])
         self._notice = ("", 0.0)
 
@@ -44,17 +44,24 @@ class Painter:
         """Show a line for a moment."""
         self._notice = (text, time.monotonic() + _NOTICE_S)
 
+    @property
+    def noticed(self) -> str:
+        """The line that is shown at this moment; "" where there is none."""
+        text, until = self._notice
+        return text if time.monotonic() < until else ""
+
     def paint(self, update: Update, *, mirror: bool) -> Pixels:
         """Draw an update: uint8 [h, w, 3] in blue, green, red, at most LONGEST a side; nobody may write to it."""
         with self._lock:
-            if self._last[0] is not update or self._last[1] != mirror:
-                began = time.perf_counter_ns()
-                picture = self._paint(update, mirror)
-                self._last = (update, mirror, picture)
+            last, mirrored, noticed, picture = self._last
+            if last is not update or (mirrored, noticed) != (mirror, self.noticed):
+                began, noticed = time.perf_counter_ns(), self.noticed
+                picture = self._paint(update, mirror, noticed)
+                self._last = (update, mirror, noticed, picture)
                 self._drew(time.perf_counter_ns() - began)
-            return self._last[2]
+            return picture
 
-    def _paint(self, update: Update, mirror: bool) -> Pixels:
+    def _paint(self, update: Update, mirror: bool, noticed: str) -> Pixels:
         view = _view(update.answer.frame.image if update.answer else None, mirror)
         height, width = view.shape[:2]
         size = max(12, min(20, width // 56))
@@ -65,8 +72,8 @@ class Painter:
         banners = [(update.stats.trouble, RED)] if update.stats.trouble else []
         if update.paused:
             banners.append(("paused: space goes on", (0, 0, 0)))
-        if time.monotonic() < self._notice[1]:
-            banners.append((self._notice[0], (0, 0, 0)))
+        if noticed:
+            banners.append((noticed, (0, 0, 0)))
         self._write_banners(view[max(0, min(panel + 4, height // 2)) :], banners, size)
         return view
 

@@ -62,6 +62,9 @@ class Pipeline:
         self._clip_fps = 0.0 if source.live else float(getattr(source, "fps", 0) or 0)
         # A folder of pictures is no film: what one shows says nothing of the next.
         self._smoother = Smoother(self._settings.smooth_s if source.live or self._clip_fps else 0)
+        self._stays_s = 0.0 if source.live else self._settings.picture_s
+        if self._clip_fps:
+            self._stays_s = 1 / self._clip_fps if self._settings.pace else 0.0
         self._thermometer = Thermometer()
         self._frames: Slot[Frame] = Slot()
         self._answers: Slot[Answer] = Slot()
@@ -117,13 +120,14 @@ class Pipeline:
             due = self._wait_for_its_time(due)
             self._clock.came()
             self._frames.put(item, wait=self._stop)
+        self._wait_for_its_time(due)  # the last one stays as long as the others
 
     def _wait_for_its_time(self, due: float) -> float:
-        """Hold a frame of a clip back until it is due; when the next one is."""
-        if not self._settings.pace or not self._clip_fps:
+        """Hold a frame of a file back until it is due; when the next one is."""
+        if not self._stays_s:
             return due
         self._stop.wait(max(0.0, due - time.monotonic()))
-        return max(due, time.monotonic() - 0.1) + 1 / self._clip_fps
+        return max(due, time.monotonic() - 0.1) + self._stays_s
 
     # The inference thread.
 
@@ -141,6 +145,8 @@ class Pipeline:
                 continue
             frame = self._frames.take(_POLL_S)
             if frame is not None:
+                if not self._source.live:  # it does not grow older while it waits, be it in a pause
+                    frame = dataclasses.replace(frame, captured_ns=time.monotonic_ns())
                 turn = self._controls.rotate
                 self._see(frame, turn, first=newest is None)
                 newest = frame
@@ -176,9 +182,13 @@ class Pipeline:
             height, width = image.shape[:2]
             image = image[region.y : region.y + region.height, region.x : region.x + region.width]
             whole = image.shape[:2] == (region.height, region.width)
-            self._outside = "" if whole else f"--roi {region} does not lie within the picture of {width}x{height}"
+            outside = "" if whole else f"--roi {region} does not lie within the picture of {width}x{height}"
             if not whole and first:
-                raise UsageError(f"{self._outside} (after rotation): choose another")
+                raise UsageError(f"{outside} (after rotation): choose another")
+            film = self._source.live or self._clip_fps
+            if outside and not (film and outside == self._outside):
+                self._warn(outside if film else f"frame {frame.id} is left out: {outside}")
+            self._outside = outside
             if not whole:
                 return None
         return frame if image is frame.image else Frame(frame.id, frame.captured_ns, image)

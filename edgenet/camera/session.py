@@ -23,6 +23,7 @@ from edgenet.camera.overlay import Painter
 from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.recording import Recording
 from edgenet.camera.serving import serve
+from edgenet.camera.settings import Settings
 from edgenet.camera.stills import Stills
 from edgenet.camera.terminal_view import TerminalView
 from edgenet.camera.window import DisplayProbe, Window
@@ -30,6 +31,7 @@ from edgenet.camera.wishes import View, Voice, Wishes
 from edgenet.errors import EdgenetError, SourceError
 
 _MOST_THREADS = 4
+_PICTURE_S = 1.0  # that a picture is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class _Session:
 
     def run(self) -> Outcome:
         wishes = self.wishes
-        page = wishes.phone or wishes.browsers_camera
+        page = wishes.phone or wishes.browsers_camera or bool(wishes.of_the_page)
         display = DisplayProbe() if wishes.view in ("", "window") and not page else None
         if display:
             self.stack.callback(display.close)
@@ -99,17 +101,25 @@ class _Session:
             classifier,
             sinks,
             self.controls,
-            dataclasses.replace(wishes.settings, pace=view in ("window", "web")),
+            self._paced(view),
             clock=self.clock,
             pump=self.pump,
             tell=self._tell,
-            warn=(lambda _: None) if view == "terminal" else self.voice.warn,
+            warn=(lambda _: None) if view == "terminal" and source.live else self.voice.warn,
             save=stills.save,
         )
         began = time.monotonic()
         self.opened()
         stats = pipeline.run()
         return Outcome(stats, self.clock.total, time.monotonic() - began, self.broke_off)
+
+    def _paced(self, view: View) -> Settings:
+        """Give people time to see: clips go at their own rate, and pictures stay, where no file is made of them."""
+        watched = view in ("window", "web")
+        kept = self.wishes.log or self.wishes.record
+        return dataclasses.replace(
+            self.wishes.settings, pace=watched, picture_s=_PICTURE_S if watched and not kept else 0
+        )
 
     def _view(self, display: DisplayProbe | None) -> View:
         """Choose the window where one opens, else the page."""
@@ -144,7 +154,7 @@ class _Session:
             self.pump = window.pump
             return [self._keep(window)]
         if view == "terminal":
-            return [self._keep(TerminalView(self.controls, live=self.wishes.terminal_lives))]
+            return [self._keep(TerminalView(self.controls, live=self.wishes.terminal_lives, warns=source.live))]
         if view == "web":
             inbox = source.inbox if isinstance(source, BrowserSource) else None
             page = serve(self.wishes, self.controls, self.voice, self.stack, self.opened, inbox=inbox)

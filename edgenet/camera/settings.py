@@ -27,9 +27,11 @@ class Settings:
         smooth_s: time constant of the average; 0: none. Pictures that are no film are not averaged.
         region: what the model is shown; None: all.
         pace: show a clip at its own rate, where its source tells it, and not as fast as the model goes.
+        picture_s: how long a picture stays that is no film; 0: as long as the model takes.
     """
 
     top: int = 5
     smooth_s: float = 0.5
     region: Region | None = None
     pace: bool = False
+    picture_s: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from edgenet.camera.file_source import open_file
 from edgenet.camera.frame import Source
@@ -30,7 +31,7 @@ def open_source(text: str, size: tuple[int, int] | None = None) -> Source:
         return open_picamera(size)
     scheme = _URL.match(text)
     if scheme and scheme[1].lower() == "file":
-        return open_file(Path(text[len(scheme[0]) :]))
+        return open_file(Path(unquote(text[len(scheme[0]) :])))
     if scheme:
         return open_url(text)
     if (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):

@@ -27,11 +27,15 @@ class TerminalView:
     """A `Sink` for people without a screen.
 
     stream: where to, stderr by default. live: a table that is redrawn; False: a line when the label on top changes, and
-    every 5 s. Keys are read where stdin is this terminal, without waiting for Enter; `close` gives it back as it was.
+    every 5 s. warns: trouble is a line, too; False: somebody else tells it. Keys are read where stdin is this terminal,
+    without waiting for Enter; `close` gives it back as it was.
     """
 
-    def __init__(self, controls: Controls, stream: IO[str] | None = None, live: bool | None = None) -> None:
+    def __init__(
+        self, controls: Controls, stream: IO[str] | None = None, live: bool | None = None, *, warns: bool = True
+    ) -> None:
         self._stream = stream or sys.stderr
+        self._warns = warns
         self._update: Update | None = None
         self._said: tuple[str, str] = ("", "")
         self._said_s = 0.0
@@ -87,6 +91,8 @@ class TerminalView:
             return
         self._said, self._said_s = (label, stats.trouble), now
         if stats.trouble:
+            if not self._warns:
+                return
             print(stats.trouble, file=self._stream, flush=True)
         elif update.answer:
             top = update.answer.top[0]

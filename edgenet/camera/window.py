@@ -102,9 +102,11 @@ class Window:
         self._painter = painter
         self._title = title
         self._size: tuple[int, int] | None = None
+        self._shown: tuple[Update | None, str] = (None, "")  # with the line that was shown for a moment
 
     def show(self, update: Update) -> None:
         """Show one update; the first one opens the window."""
+        self._shown = (update, self._painter.noticed)
         picture = self._painter.paint(update, mirror=update.mirror)
         size = (picture.shape[1], picture.shape[0])
         if self._size is None:
@@ -119,6 +121,9 @@ class Window:
         """Let the window draw itself, and do what was pressed or closed."""
         if self._size is None:
             return
+        update, noticed = self._shown
+        if update is not None and noticed != self._painter.noticed:  # in a pause nothing else is shown anew
+            self.show(update)
         key = self._cv2.pollKey()
         # Above 16 bits GTK says which modifiers were held; of special keys (arrows: 0xFF51) the lower byte is a letter.
         if key != -1 and 0 < key & 0xFFFF <= 0xFF:

@@ -13,7 +13,8 @@ from edgenet.labels import Labels
 
 View = Literal["", "window", "web", "terminal", "none"]
 
-_ADB_REACHES = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # adb reverse ends at this machine's loopback
+LOOPBACK = "127.0.0.1"
+_ADB_REACHES = (LOOPBACK, "localhost", "0.0.0.0", "::")  # adb reverse ends at this machine's loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Wishes:
     rotate: int = 0
     labels: Labels | None = None
     input_range: tuple[float, float] | None = None
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int | None = None
     token: str | None = None
     tls: Tls | None = None
@@ -44,6 +45,17 @@ class Wishes:
         """The pictures come from whoever opens the page."""
         return self.in_browser or self.source == "browser" or (self.phone and not self.source)
 
+    @property
+    def of_the_page(self) -> tuple[str, ...]:
+        """The options given that mean something to a page alone."""
+        given = {
+            "--host": self.host != LOOPBACK,
+            "--port": self.port is not None,
+            "--token": self.token is not None,
+            "--tls-cert": self.tls is not None,
+        }
+        return tuple(name for name, said in given.items() if said)
+
     def check(self) -> None:
         """Raise UsageError, in one line, where wishes contradict each other."""
         if self.rotate % 90:
@@ -54,6 +66,8 @@ class Wishes:
             raise UsageError(f"--phone reaches this machine's loopback, not {self.host}: leave --host out")
         if self.source == "browser" and self.view not in ("", "web"):
             raise UsageError(f"--source browser sends pictures from the page: it goes with --view web, not {self.view}")
+        if self.view not in ("", "web") and (names := self.of_the_page):
+            raise UsageError(f"{names[0]} is for the page: it goes with --view web, not {self.view}")
         if self.in_browser:
             self._check_in_browser()
 

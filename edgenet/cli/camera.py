@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 P = ParamSpec("P")
+
+_PIXELS = re.compile(r"[0-9]{1,9}")
 
 
 class View(str, Enum):
@@ -87,7 +91,9 @@ def camera(
     view: Annotated[
         View | None, typer.Option(help="Where it is shown. Default: a window where there is a display, else web.")
     ] = None,
-    record: Annotated[Path | None, typer.Option(help="A video of what is shown: .mp4, .mov, .mkv or .avi.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A video of what is shown, never mirrored: .mp4, .mov, .mkv or .avi.")
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="What was seen, as JSON lines: one document a frame.")] = None,
     top: Annotated[int, typer.Option(help="How many classes are listed.", min=1)] = 5,
     threads: Annotated[
@@ -127,6 +133,8 @@ def camera(
         raise UsageError("--view none shows nothing: give --log, --record or --json with it")
     if in_browser and json:
         raise UsageError("--in-browser keeps everything in the page: --json needs the model to run here")
+    if not math.isfinite(smooth):
+        raise UsageError(f"--smooth {smooth}: give seconds, such as 0.5; 0: not at all")
     wishes = Wishes(
         file=file,
         source=source,
@@ -160,8 +168,8 @@ def _region(text: str) -> Region | None:
 
     if not text:
         return None
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or 0 in map(int, parts[2:]):
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 4 or not all(map(_PIXELS.fullmatch, parts)) or 0 in map(int, parts[2:]):
         raise UsageError(f"--roi {text}: give x,y,width,height in pixels, such as 320,0,720,720")
     return Region(*map(int, parts))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgenet import prove
 from edgenet.camera.classifier import default_model
@@ -37,7 +38,7 @@ from .test_recording import frames_of
 
 @pytest.fixture(scope="module")
 def camera() -> Iterator[MjpegCamera]:
-    with MjpegCamera(fps=30, size=(640, 480)) as opened:
+    with MjpegCamera(fps=30, size=(800, 448)) as opened:
         yield opened
 
 
@@ -134,11 +135,18 @@ def lossless(files: tuple[Path, ...], path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started and that run."""
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_within_a_second_with_the_recording_playable(camera: MjpegCamera, tmp_path: Path, how: int) -> None:
     log, video = tmp_path / "seen.jsonl", tmp_path / "out.mp4"
     with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log, "--record", video, "--json") as it:
         it.wait(lambda: len(lines(log)) > 40)
+        for child in children(it.process.pid):  # services are ended as a group, and so is what a terminal started
+            os.kill(child, how)
         it.process.send_signal(how)
         assert it.ends(1) == 0
         assert it.err == ""
@@ -146,6 +154,21 @@ def test_ctrl_c_ends_within_a_second_with_the_recording_playable(camera: MjpegCa
     frames, fps = frames_of(video)
     assert fps == 30
     assert len(frames) > 25
+    assert frames[0].shape == frames[-1].shape == (448, 800, 3)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_the_model_lives_until_the_camera_has_ended(camera: MjpegCamera, tmp_path: Path, how: int) -> None:
+    log = tmp_path / "seen.jsonl"
+    with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log) as it:
+        it.wait(lambda: len(lines(log)) > 10)
+        (child,) = children(it.process.pid)
+        os.kill(child, how)
+        count = len(lines(log))
+        it.wait(lambda: len(lines(log)) > count + 10)
+        it.interrupt()
+        assert it.ends() == 0
+        assert it.err == ""
 
 
 def test_a_camera_that_is_unplugged_and_plugged_back_goes_on(tmp_path: Path) -> None:
@@ -171,9 +194,8 @@ def test_a_model_that_dies_is_one_line(camera: MjpegCamera, tmp_path: Path) -> N
     log = tmp_path / "seen.jsonl"
     with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log) as it:
         it.wait(lambda: len(lines(log)) > 10)
-        children = Path(f"/proc/{it.process.pid}/task/{it.process.pid}/children").read_text().split()
-        assert len(children) == 1
-        os.kill(int(children[0]), signal.SIGKILL)
+        (child,) = children(it.process.pid)
+        os.kill(child, signal.SIGKILL)
         assert it.ends() == 1
         assert it.err.count("\n") == 1
         assert re.match(r"edgenet: .*symbols_int8\.tflite: its runtime died of SIGKILL", it.err)
@@ -297,6 +319,27 @@ def test_where_there_is_no_terminal_it_is_plain_lines(edgenet: Edgenet, clip: Pa
     assert re.search(r"^\w+ \d+% \(raw \d+%\), [\d.]+ fps, age \d+ ms$", ran.err, re.MULTILINE)
 
 
+def test_pictures_stay_a_second_before_people_unless_they_are_only_kept(edgenet: Edgenet, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (320, 240), "white").save(tmp_path / f"{name}.png")
+    watched = edgenet("camera", "--source", tmp_path, "--view", "web", "--json")
+    assert watched.document["frames"] == 2
+    assert watched.document["seconds"] > 1.9
+    kept = edgenet("camera", "--source", tmp_path, "--view", "web", "--json", "--log", tmp_path / "seen.jsonl")
+    assert kept.document["frames"] == 2
+    assert kept.document["seconds"] < 1.9
+
+
+def test_in_the_terminal_a_picture_that_is_left_out_is_told_once(edgenet: Edgenet, tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        Image.new("RGB", (320, 240), "white").save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
+    ran = edgenet("camera", "--source", tmp_path, "--view", "terminal")
+    assert ran.code == 0
+    assert ran.err.count("b.png") == 1
+    assert re.search(r"^warning: .*b\.png: .*damaged or cut short", ran.err, re.MULTILINE)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
@@ -369,6 +412,11 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
         (("--in-browser", "--source", "0"), 2, "--in-browser runs the model in the page"),
         (("--in-browser", "--threads", "2"), 2, "leave --threads out"),
         (("--in-browser", "--roi", "0,0,9,9"), 2, "--roi needs the model to run here"),
+        (("--host", "0.0.0.0"), 2, "--host is for the page: it goes with --view web, not none"),
+        (("--view", "window", "--port", "9"), 2, "--port is for the page: it goes with --view web, not window"),
+        (("--smooth", "nan"), 2, "--smooth nan: give seconds"),
+        (("--smooth", "inf"), 2, "--smooth inf: give seconds"),
+        (("--roi", f"0,0,{'9' * 5000},9"), 2, "give x,y,width,height"),
         (("--in-browser", "--json"), 2, "--json needs the model to run here"),
         (("--phone", "--host", "192.0.2.1", "--view", "web"), 2, "--phone reaches this machine's loopback"),
         (("--tls-cert", "LABELS"), 2, "--tls-cert and --tls-key go together"),

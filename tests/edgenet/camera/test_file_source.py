@@ -88,7 +88,8 @@ def test_a_clip_ends_when_it_shall(tmp_path: Path) -> None:
     stop.set()
     assert list(frames) == []
     source.close()
-    source = open_source(f"file://{tmp_path / 'clip.avi'}")
+    (tmp_path / "clip.avi").rename(tmp_path / "a clip.avi")
+    source = open_source(f"file://{tmp_path}/a%20clip.avi")
     frames = source.frames(threading.Event())
     next(frames)
     source.close()  # from another thread as far as the clip knows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_trouble_pause_and_notices_are_written_over_it() -> None:
     for index, view in enumerate(views):
         assert not (view[:-40] == plain[:-40]).all()
         assert all(not (view[:-40] == other[:-40]).all() for other in views[:index])
+
+
+def test_a_notice_comes_and_goes_though_nothing_else_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay, "_NOTICE_S", 0.2)
+    painter, shown = Painter(), update(picture(100, 640, 480), paused=True)
+    before = painter.paint(shown, mirror=False)
+    assert painter.paint(shown, mirror=False) is before
+    painter.notice("saved x.png")
+    assert painter.noticed == "saved x.png"
+    assert (painter.paint(shown, mirror=False) != before).any()
+    time.sleep(0.25)
+    assert painter.noticed == ""
+    assert (painter.paint(shown, mirror=False) == before).all()
 
 
 def test_before_the_first_picture_there_is_a_screen_with_what_is_awaited() -> None:

@@ -125,6 +125,22 @@ def test_a_clip_shown_to_people_keeps_its_own_time(pace: bool) -> None:
     assert (time.monotonic() - began > 0.38) is pace
 
 
+def test_pictures_shown_to_people_stay_a_while_the_last_one_too() -> None:
+    watcher = Watcher()
+    began = time.monotonic()
+    run(Clip([picture()] * 3), Model(), watcher, settings=Settings(picture_s=0.15, pace=True))
+    assert len(watcher.ids) == 3
+    assert np.diff(watcher.at).min() > 0.1
+    assert time.monotonic() - began > 0.42
+
+
+def test_a_frame_of_a_clip_does_not_age_while_it_waits_for_its_time() -> None:
+    watcher = Watcher()
+    final = run(Clip([picture()] * 12, fps=10), Model(), watcher, settings=Settings(pace=True))
+    assert 0 < final.age_p95_ms < 50
+    assert np.median(watcher.ages_ns) < 50 * MS
+
+
 # A live source.
 
 
@@ -249,6 +265,19 @@ def test_pause_of_a_file_loses_nothing() -> None:
     assert list(dict.fromkeys(watcher.ids)) == list(range(60))
 
 
+def test_frames_of_a_clip_do_not_age_in_a_pause() -> None:
+    watcher = Watcher()
+    clip = Clip([picture()] * 40, fps=40)
+    with Running(clip, Model(), watcher, settings=Settings(pace=True)) as it:
+        it.wait(lambda: len(watcher.ids) > 5)
+        it.controls.paused = True
+        time.sleep(1)
+        count = len(watcher.ids)
+        it.controls.paused = False
+        it.wait(lambda: len(watcher.ids) > count + 10)
+        assert watcher.updates[-1].stats.age_p95_ms < 200
+
+
 def test_mirroring_changes_what_is_displayed_alone() -> None:
     model, watcher = Model(), Watcher()
     image = picture()
@@ -299,6 +328,23 @@ def test_a_picture_turned_away_from_the_region_is_trouble_and_no_end() -> None:
         it.wait(lambda: "does not lie within the picture of 48x64" in watcher.updates[-1].stats.trouble, 1)
         it.controls.rotate = 0
         it.wait(lambda: not watcher.updates[-1].stats.trouble, 1)
+
+
+def test_what_lies_outside_of_the_region_is_told_as_it_begins_and_of_pictures_each_time() -> None:
+    told: list[str] = []
+    region = Settings(region=Region(44, 0, 20, 20))
+    watcher = Watcher()
+    with Running(Camera(), Model(), watcher, settings=region, warn=told.append) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.rotate = 90
+        it.wait(lambda: watcher.updates[-1].stats.trouble != "", 1)
+        time.sleep(0.2)
+    assert told == ["--roi 44,0,20,20 does not lie within the picture of 48x64"]
+    told.clear()
+    folder = Clip([picture(), picture(0, 20, 10), picture(0, 20, 10), picture()])
+    run(folder, Model(), settings=region, warn=told.append)
+    why = "is left out: --roi 44,0,20,20 does not lie within the picture of 20x10"
+    assert told == [f"frame 1 {why}", f"frame 2 {why}"]
 
 
 def test_the_other_precision_answers_the_picture_that_is_paused() -> None:

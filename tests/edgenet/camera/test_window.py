@@ -169,6 +169,42 @@ def test_its_keys_do_what_people_expect(screen: Screen, camera: MjpegCamera, tmp
 
 
 @with_windows
+@pytest.mark.parametrize("options", [("--port", 0), ("--token", "a-token-of-sixteen-letters"), ("--source", "browser")])
+def test_what_only_a_page_has_makes_the_page_the_view_though_a_window_could_open(
+    screen: Screen, camera: MjpegCamera, tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    with Started(tmp_path, "--source", camera.url, *options, DISPLAY=screen.display) as it:
+        it.wait(lambda: "open http://127.0.0.1:" in it.err)
+        time.sleep(1)
+        assert not screen.window()
+        it.interrupt()
+        assert it.ends() == 0
+
+
+@with_windows
+def test_in_a_pause_of_a_clip_a_line_is_shown_for_a_moment(screen: Screen, tmp_path: Path) -> None:
+    import cv2
+
+    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (640, 480))
+    for number in range(900):
+        video.write(np.full((480, 640, 3), number % 200, np.uint8))
+    video.release()
+    top = lambda: screen.shot(tmp_path / "top.png")[:300, :640]  # noqa: E731 - where lines are
+    with Started(tmp_path, "--source", "clip.mp4", "--view", "window", DISPLAY=screen.display) as it:
+        it.wait(screen.window)
+        time.sleep(1)
+        screen.key("space")
+        it.wait(lambda: still_picture(screen, tmp_path))
+        held = top()
+        screen.key("s")
+        it.wait(lambda: "saved " in it.err)
+        it.wait(lambda: (top() != held).any(), 2)
+        it.wait(lambda: (top() == held).all(), 5)
+        screen.key("q")
+        assert it.ends() == 0
+
+
+@with_windows
 @pytest.mark.parametrize("how", ["Escape", "closed"])
 def test_escape_and_closing_the_window_end_it(screen: Screen, camera: MjpegCamera, tmp_path: Path, how: str) -> None:
     with Started(tmp_path, "--source", camera.url, "--view", "window", DISPLAY=screen.display) as it:
