@@ -26,6 +26,7 @@ from edgenet.image import Pixels
 
 MAX_VIEWERS = 64
 _QUALITY = 80
+_BEAT_S = 1.0  # without news, until viewers hear the last ones again: silence means that the server has vanished
 _NOTICE_S = 3.0  # that a page is told of a line; it shows it as long as it likes
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
 _MOST_BITS = 2  # a pixel, of a camera's own JPEG: what is larger is encoded anew, for the network's sake
@@ -79,6 +80,7 @@ class Broadcast:
         self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
         self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._lock = threading.Lock()
         self._waking = False
@@ -108,10 +110,13 @@ class Broadcast:
         with self._lock:
             self._loop = asyncio.get_running_loop()
             self._news = asyncio.Event()
+        self._beating = asyncio.create_task(self._beat())
 
     def close(self) -> None:
         """Tell everybody that nothing more comes; in the event loop."""
         self.closing = True
+        if self._beating is not None:
+            self._beating.cancel()
         with self._lock:
             self._loop = None
         self._news.set()
@@ -161,6 +166,14 @@ class Broadcast:
                 self._picture = (frame, loop.create_future())
                 self._picture[1].set_result(sent)
         return await asyncio.shield(self._picture[1])  # one viewer who leaves cancels nobody else's picture
+
+    async def _beat(self) -> None:
+        while True:
+            before = self._latest
+            await asyncio.sleep(_BEAT_S)
+            with self._lock:
+                if before is not None and self._latest is before:
+                    self._publish(before.update)
 
     def _wake(self) -> None:
         self._waking = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,18 @@ class InPage:
     labels: tuple[str, ...] = ()
     smooth_s: float = 0.5
     top: int = 5
+    _version: tuple[int, int] | None = field(default=None, init=False)
 
     def use(self, file: Path, known: Artifact | None = None) -> None:
         """Take a file. Raises UsageError where no browser runs its kind."""
         if file.suffix.lower() != ".tflite":
             raise UsageError(f"{file}: a browser runs .tflite alone; give the .tflite of this model")
-        self.file, self.known = file, known or _read(file)
+        self.file, self.known, self._version = file, known or _read(file), _version(file)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file is no longer the one that was taken: what is known of it may be wrong."""
+        return self.file is not None and _version(self.file) != self._version
 
     def describe(self, controls: Controls) -> dict[str, Any] | None:
         """Return what the page must know to run it; None where there is none."""
@@ -73,6 +79,14 @@ class InPage:
             "mirror": controls.mirror,
             "rotate": controls.rotate,
         }
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(file: Path) -> Artifact | None:
@@ -129,6 +143,8 @@ class Routes:
         file = self.in_page.file
         if file is None or not file.is_file():
             return PlainTextResponse("no model runs in the page: start edgenet camera --in-browser\n", 404)
+        if self.in_page.changed:
+            return PlainTextResponse(f"{file.name} has changed: start edgenet camera again\n", 409)
         return FileResponse(file, media_type="application/octet-stream", headers={"cache-control": "no-store"})
 
     async def _health(self, _: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import socket
 import threading
@@ -146,6 +147,9 @@ class WebView:
     async def _serve(self, door: socket.socket) -> None:
         server = self._server()
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        if self._tls:  # uvicorn has no option for it: a minute, in which anybody may open any number
+            create = functools.partial(self._loop.create_server, ssl_handshake_timeout=_REQUEST_S)
+            self._loop.create_server = create  # type: ignore[method-assign]
         self._broadcast.open()
         serving = asyncio.create_task(server.serve(sockets=[door]))
         while not server.started and not serving.done():
@@ -193,14 +197,22 @@ def _bounded_http() -> type[Any]:
     class BoundedHttp(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._answered: object = None  # the request that was answered already when this was looked at last
             if len(self.connections) > _CONNECTIONS:
                 transport.abort()
             else:
                 self.loop.call_later(_REQUEST_S, self._hurry)
 
         def _hurry(self) -> None:
-            if self.scope is None:
+            """End a connection that asks for nothing, or for nothing more; another look at it follows."""
+            if self not in self.connections:  # it has ended, or is a WebSocket now
+                return
+            answered = self.cycle if self.cycle is not None and self.cycle.response_complete else None
+            if self.cycle is None or (answered is not None and answered is self._answered):
                 self.transport.abort()
+                return
+            self._answered = answered
+            self.loop.call_later(_REQUEST_S, self._hurry)
 
     return BoundedHttp
 

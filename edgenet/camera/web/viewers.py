@@ -2,7 +2,8 @@
 
 The socket carries, from here, binary messages: the length of a JSON text (4 bytes, big-endian), that text, and a JPEG,
 or nothing where the picture is the one before or is not wanted. The viewer acknowledges each when it has drawn it, and
-only then gets the next, the newest there is. It may also press buttons and send its own camera's pictures.
+only then gets the next, the newest there is; something comes at least every second. It may also press buttons and send
+its own camera's pictures.
 
     text    {"do": "ack"}                               the last message was drawn
     text    {"do": "pause" | "mirror" | "rotate" | "save" | "precision"}
@@ -70,13 +71,17 @@ class Ages:
         """A frame was drawn just now."""
         now = time.monotonic_ns()
         self._ages.append((now, (now - frame.captured_ns) / 1e6))
-        while now - self._ages[0][0] > _WINDOW_NS:
-            self._ages.popleft()
+        self._forget(now)
 
     def percentiles(self) -> list[float]:
         """Return p50 and p95 of the last two seconds, ms; empty where nothing was drawn."""
+        self._forget(time.monotonic_ns())
         ages = sorted(age for _, age in self._ages)
         return [round(ages[min(len(ages) - 1, int(len(ages) * share))], 1) for share in (0.5, 0.95)] if ages else []
+
+    def _forget(self, now_ns: int) -> None:
+        while self._ages and now_ns - self._ages[0][0] > _WINDOW_NS:
+            self._ages.popleft()
 
 
 class Viewer:

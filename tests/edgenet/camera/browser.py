@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -48,11 +49,13 @@ def playwright() -> Iterator[Any]:
 
 
 @contextmanager
-def browser(play: Any, clip: Path | None = None) -> Iterator[Any]:
-    """Yield playwright's Browser; its camera plays a clip (.mjpeg), over and over."""
+def browser(play: Any, clip: Path | None = None, cameras: int = 0) -> Iterator[Any]:
+    """Yield playwright's Browser; its camera plays a clip (.mjpeg), over and over; or it has several: a clock each."""
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream"]
     if clip is not None:
         options += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={clip}"]
+    if cameras:
+        options += [f"--use-fake-device-for-media-stream=device-count={cameras}"]
     running = play.chromium.launch(executable_path=_chromium(), headless=True, args=options)
     try:
         yield running
@@ -157,6 +160,16 @@ def update(
 def plain(blue: int, green: int, red: int, size: tuple[int, int] = (48, 64)) -> Pixels:
     """Return a picture of one colour, BGR [*size, 3]."""
     return np.full((*size, 3), (blue, green, red), np.uint8)
+
+
+def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate as people make one, and its key, PEM; skip where there is no openssl."""
+    if not shutil.which("openssl"):
+        pytest.skip("for a certificate: apt install openssl")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edgenet"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
 
 
 def eventually(true: Callable[[], Any], seconds: float = 10.0) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from devices.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
+from edgenet.camera.web import broadcast
 from edgenet.camera.web.server import WebView
 from edgenet.image import Pixels, Preprocessing, decode, fit
 from edgenet.labels import read_labels
@@ -217,6 +220,19 @@ def test_a_second_camera_is_told_that_there_is_one(chrome: Any) -> None:
             second.click("#camera")
             second.until("document.getElementById('banner').textContent.includes('another page')")
             second.until(f"{SHOWN} !== undefined")  # and it watches
+            assert not second.evaluate("document.getElementById('frame').matches('.stale')")
+
+
+def test_a_camera_that_was_lost_is_no_trouble_any_more_once_it_was_stopped(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        page.evaluate(f"() => {{ {SLOW_TO_OPEN} }}")
+        page.click("#camera")
+        eventually(lambda: loop.answered > 3)
+        page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no'); }; }")
+        page.evaluate("() => streams.at(-1).getTracks().forEach((track) => track.stop())")
+        page.until("document.getElementById('banner').textContent.includes('Trying again')")
+        page.click("#camera")
+        page.until("!document.getElementById('banner').textContent.includes('Trying again')")
 
 
 def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
@@ -229,6 +245,180 @@ def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
             page.click("#camera")
             page.until(f"document.getElementById('banner').textContent.includes('{words}')")
             assert page.inner_text("#camera").startswith("Start")
+
+
+SLOW_TO_OPEN = """
+    window.streams = [];
+    const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        await new Promise((resolve) => setTimeout(resolve, window.opensAfter ?? 0));
+        window.streams.push(await open(wanted));
+        return window.streams.at(-1);
+    };
+"""
+LIVE = "streams.flatMap((one) => one.getTracks()).filter(({ readyState }) => readyState === 'live').length"
+
+
+def test_a_camera_that_was_stopped_before_it_was_open_is_off(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        page.evaluate(f"() => {{ {SLOW_TO_OPEN} window.opensAfter = 600; }}")
+        page.click("#camera")
+        page.wait_for_timeout(100)
+        page.click("#camera")
+        page.until("streams.length === 1")
+        page.wait_for_timeout(300)
+        assert page.evaluate(LIVE) == 0
+        assert loop.answered == 0
+        for _ in range(3):  # started, stopped, started: one camera runs
+            page.click("#camera")
+            page.wait_for_timeout(100)
+        eventually(lambda: loop.answered > 3)
+        assert page.evaluate(LIVE) == 1
+        page.click("#camera")
+        assert page.evaluate(LIVE) == 0
+
+
+CANVAS_CAMERA = """
+    const paper = document.createElement("canvas");
+    [paper.width, paper.height] = [320, 240];
+    const pen = paper.getContext("2d");
+    let count = 0;
+    window.moving = true;
+    setInterval(() => {
+        pen.fillStyle = ["red", "blue"][count++ % 2];
+        if (moving) pen.fillRect(0, 0, 160, 240);
+    }, 100);
+    navigator.mediaDevices.getUserMedia = async () => paper.captureStream();
+"""
+
+
+def test_in_the_page_one_loop_runs_however_often_it_is_started_and_a_stalled_camera_is_noticed(chrome: Any) -> None:
+    with serving() as view:
+        view.in_page.use(default_model())
+        with opened(chrome, view.url) as page:
+            page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            downloads: list[Any] = []
+            page.page.on("download", lambda one: downloads.append(one))
+            page.keyboard.press("s")  # there is no picture yet
+            page.evaluate(f"() => {{ {CANVAS_CAMERA} }}")
+            for _ in range(7):
+                page.click("#camera")
+                page.wait_for_timeout(150)
+            page.wait_for_timeout(2500)
+            assert float(figures(page)["camera rate"].split()[0]) < 15
+            assert downloads == []
+            page.evaluate("() => { moving = false; }")
+            page.until("document.getElementById('banner').textContent.startsWith('No picture comes')", 6)
+            assert page.is_visible("#banner")
+            page.evaluate("() => { moving = true; }")
+            page.wait_for_selector("#banner", state="hidden")
+            page.keyboard.press(" ")
+            page.wait_for_selector("#paused:visible")
+            page.wait_for_timeout(300)
+            page.keyboard.press("r")  # what is held is turned
+            page.until("document.getElementById('picture').height > document.getElementById('picture').width")
+            assert pixel(page, 0.5, 0.9) == [0, 0, 0]  # the right half was never drawn, and lies below now
+            assert page.complaints == []
+
+
+def test_the_other_camera_is_the_next_one_where_cameras_look_nowhere(play: Any) -> None:
+    with (
+        browser(play, cameras=2) as two,
+        answering(default_model(), LABELS) as (view, _),
+        opened(two, view.url) as page,
+    ):
+        page.evaluate(f"() => {{ {SLOW_TO_OPEN} }}")
+        page.click("#camera")
+        page.wait_for_selector("#flip:visible")
+        for count in (2, 3):
+            page.click("#flip")
+            page.until(f"streams.length === {count}")
+        used = page.evaluate("streams.map((one) => one.getVideoTracks()[0].getSettings().deviceId)")
+        assert used[0] == used[2] != used[1]
+        assert page.evaluate(LIVE) == 1
+
+
+def test_figures_of_the_page_are_those_of_the_last_two_seconds(chrome: Any) -> None:
+    script = """async () => {
+        const { Recent } = await import("/page/panel.js");
+        const recent = new Recent();
+        for (const value of [7, 7, 7]) recent.add(value);
+        const before = [recent.empty, recent.percentile(0.5)];
+        await new Promise((resolve) => setTimeout(resolve, 2100));
+        return [...before, recent.empty, recent.percentile(0.5), recent.perSecond];
+    }"""
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        assert page.evaluate(script) == [False, 7, True, 0, 0]
+
+
+class Cable(threading.Thread):
+    """A way to a port that can be cut: then nothing goes through any more, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._to, self._door = port, socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        self.whole = threading.Event()
+        self.whole.set()
+        self._plugs: list[socket.socket] = []
+
+    def run(self) -> None:
+        with suppress(OSError):
+            while True:
+                here, _ = self._door.accept()
+                there = socket.create_connection(("127.0.0.1", self._to))
+                self._plugs += [here, there]
+                for one, other in ((here, there), (there, here)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                self.whole.wait()
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for plug in (self._door, *self._plugs):
+            plug.close()
+
+
+def test_a_server_that_vanishes_without_a_word_is_noticed_and_found_again(chrome: Any) -> None:
+    with serving() as view:
+        cable = Cable(view.port)
+        cable.start()
+        try:
+            with opened(chrome, f"http://127.0.0.1:{cable.port}/") as page:
+                view.show(update(0, plain(0, 0, 0), label="before"))
+                page.until(f"{SHOWN} === 'before'")
+                page.wait_for_timeout(4500)  # a clip that is paused says nothing new, and is no trouble
+                assert not page.is_visible("#banner")
+                cable.whole.clear()
+                page.until("document.getElementById('banner').textContent.includes('trying again')", 6)
+                assert page.evaluate("document.getElementById('frame').matches('.stale')")
+                cable.whole.set()
+                view.show(update(1, plain(0, 0, 0), label="after"))
+                page.until(f"{SHOWN} === 'after'")
+                page.wait_for_selector("#banner", state="hidden")
+        finally:
+            cable.close()
+
+
+def test_a_page_that_finds_no_room_asks_less_and_less_often(chrome: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "MAX_VIEWERS", 0)
+    count = """
+        window.asked = 0;
+        window.WebSocket = class extends WebSocket {
+            constructor(...given) { super(...given); asked++; }
+        };
+    """
+    with serving() as view, opened(chrome, "about:blank") as page:
+        page.page.add_init_script(count)
+        page.goto(view.url)
+        page.until("document.getElementById('banner').textContent.startsWith('too many viewers')")
+        page.wait_for_timeout(4000)
+        assert 3 <= page.evaluate("asked") <= 5  # after .5, 1, 2 and 4 s
+        assert page.is_visible("#banner")
 
 
 def test_the_model_runs_in_the_page(chrome: Any, symbol: tuple[Path, str, Pixels]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from edgenet.camera.classifier import default_model
 from edgenet.image import decode
 from tests.devices.tiny_models import tiny_tflite, write
 
-from .browser import SHOWN, browser, clip, eventually, known_symbol, opened, playwright
+from .browser import SHOWN, browser, clip, eventually, known_symbol, opened, own_certificate, playwright
 from .started import Started, lines
 
 CAMERA = ("--source", "browser", "--port", "0")
@@ -44,12 +42,7 @@ def chrome(play: Any, label: tuple[Path, str]) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str, Path]:
     """Options that name a certificate, as people make one, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("for a certificate: apt install openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edgenet"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    certificate, key = own_certificate(tmp_path_factory.mktemp("tls"))
     return "--tls-cert", certificate, "--tls-key", key
 
 

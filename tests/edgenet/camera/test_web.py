@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,16 @@ def test_a_cameras_own_jpeg_goes_on_as_it_is(view: WebView, join: Join) -> None:
         sent = receive(viewer)[1]
         assert sent not in (own, b"")
         assert stats(view)["encoded"] == number
+
+
+def test_without_news_the_last_ones_are_said_again_so_that_silence_means_something(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    view.show(update(0, plain(0, 0, 0), trouble="camera 0 is gone"))
+    assert receive(viewer)[1] != b""
+    for _ in range(2):
+        viewer.send('{"do": "ack"}')
+        state, picture = receive(viewer, 2)
+        assert (state["frame"], state["stats"]["trouble"], picture) == (0, "camera 0 is gone", b"")
 
 
 def test_a_viewer_that_wants_no_pictures_costs_none(view: WebView, join: Join) -> None:
@@ -379,6 +390,16 @@ def test_a_model_for_the_page_is_served_with_what_the_page_must_know(view: WebVi
         view.in_page.use(file.with_suffix(".onnx"))
 
 
+def test_a_model_that_has_changed_is_not_served_with_what_was_known_of_the_other(view: WebView, tmp_path: Path) -> None:
+    file = tmp_path / "mine.tflite"
+    file.write_bytes(default_model().read_bytes())
+    view.in_page.use(file)
+    assert get(f"{view.url}model.tflite")[0] == 200
+    file.write_bytes(default_model().with_name("symbols_float32.tflite").read_bytes())
+    status, _, body = get(f"{view.url}model.tflite")
+    assert (status, body) == (409, b"mine.tflite has changed: start edgenet camera again\n")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(view: WebView) -> None:
     with pytest.raises(EdgenetError, match=rf"127\.0\.0\.1:{view.port} .*in use.*--port") as refused:
         WebView(Controls(), port=view.port).start()
@@ -475,7 +496,7 @@ def test_the_command_line_imports_no_web_server() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_ages_are_of_the_last_two_seconds() -> None:
+def test_ages_are_of_the_last_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgenet.camera.web import viewers
 
     ages = viewers.Ages()
@@ -486,3 +507,6 @@ def test_ages_are_of_the_last_two_seconds() -> None:
         ages.add(frame.frame)
     p50, p95 = ages.percentiles()
     assert 0 <= p50 <= p95 < 1000
+    now = viewers.time.monotonic_ns()
+    monkeypatch.setattr(viewers.time, "monotonic_ns", lambda: now + 2_100_000_000)
+    assert ages.percentiles() == []

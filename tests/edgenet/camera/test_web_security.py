@@ -21,10 +21,11 @@ from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
 from edgenet.camera.web import security, server
 from edgenet.camera.web.routes import page_files
+from edgenet.camera.web.security import Tls
 from edgenet.camera.web.server import WebView
 from edgenet.errors import UsageError
 
-from .browser import drain, eventually, get, plain, unpack, update
+from .browser import drain, eventually, get, own_certificate, plain, unpack, update
 
 ROUTES = ("", "config.json", "model.tflite", "healthz", "stats.json", "stream.mjpg", "page/page.js", "nothing", "ws")
 TOKEN = "a-token-of-a-test"
@@ -328,6 +329,41 @@ def test_connections_that_ask_for_nothing_end_and_are_few(monkeypatch: pytest.Mo
         assert get(at(view, "healthz"))[0] == 200
         for plug in plugs:
             plug.close()
+    finally:
+        view.close()
+
+
+def test_connections_that_ask_for_nothing_more_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_REQUEST_S", 0.5)
+    view = WebView(Controls())
+    view.start()
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", view.port)) as refused,
+            socket.create_connection(("127.0.0.1", view.port)) as streaming,
+            connect(f"ws://127.0.0.1:{view.port}/ws") as viewer,
+        ):
+            refused.sendall(b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+            assert refused.recv(4096).split()[1] in (b"400", b"403")
+            refused.sendall(b"G")
+            streaming.sendall(f"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\n\r\n".encode())
+            eventually(lambda: ended(refused), 3)
+            time.sleep(1.5)
+            view.show(update(0, plain(0, 0, 0)))
+            assert viewer.recv(5)
+            eventually(lambda: b"\xff\xd8" in drain(streaming, 0.3))
+    finally:
+        view.close()
+
+
+def test_who_does_not_even_greet_in_tls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server, "_REQUEST_S", 0.5)
+    certificate, key = own_certificate(tmp_path)
+    view = WebView(Controls(), tls=Tls(certificate, key))
+    view.start()
+    try:
+        with socket.create_connection(("127.0.0.1", view.port)) as silent:
+            eventually(lambda: ended(silent), 3)
     finally:
         view.close()
 

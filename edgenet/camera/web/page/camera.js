@@ -10,42 +10,79 @@ const WORDS = {
   OverconstrainedError: "This camera cannot do what was asked of it.",
 };
 
+const ANY = { facingMode: "environment" };
+const SILENT_S = 2; // without a picture, until the page says so
+
+/** List this device's cameras. */
+export async function cameras() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  return devices.filter(({ kind }) => kind === "videoinput");
+}
+
 export class Camera {
   constructor() {
     this.video = document.createElement("video");
     this.video.muted = true;
     this.video.playsInline = true;
-    this.facing = "environment";
+    this.wanted = ANY;
     this.stream = null;
+    this.round = 0; // each start and each stop begins another, and ends what the one before still does
     this.switching = false;
     this.missed = 0; // pictures that came while nobody waited
     this.presented = 0;
+    this.onSilent = () => {}; // told true when no picture comes any more, and false when one does again
+    document.addEventListener("visibilitychange", () => this.stayAwake());
   }
 
   get running() {
     return this.stream !== null;
   }
 
-  /** Open it; throws an Error in plain words. */
+  /** Open it; false where it was stopped meanwhile. Throws an Error in plain words. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) throw new Error(NO_CAMERAS);
-    const video = { facingMode: this.facing, width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+    this.stop();
+    const { round } = this;
+    const video = { ...this.wanted, width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+    let stream;
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
     } catch (error) {
+      if (round !== this.round) return false;
+      if (error.name === "OverconstrainedError") this.wanted = ANY; // the one chosen is no longer there
       throw new Error(WORDS[error.name] ?? `The camera cannot be used: ${error.message}`, { cause: error });
     }
-    this.video.srcObject = this.stream;
-    await this.video.play();
+    if (round !== this.round) {
+      for (const track of stream.getTracks()) track.stop();
+      return false;
+    }
+    this.stream = stream;
+    this.video.srcObject = stream;
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (round === this.round) throw error;
+    }
+    if (round !== this.round) return false;
     this.presented = 0;
-    navigator.wakeLock?.request("screen").then((lock) => (this.lock = lock), () => {});
+    this.stayAwake();
+    return true;
   }
 
   stop() {
+    this.round++;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = null;
     this.video.srcObject = null;
-    this.lock?.release().catch(() => {});
+    this.stayAwake();
+  }
+
+  /** Keep the screen on while it runs; browsers forget that whenever the page was hidden. */
+  async stayAwake() {
+    if (this.running && !document.hidden && (this.lock?.released ?? true)) {
+      this.lock = await navigator.wakeLock?.request("screen").catch(() => undefined);
+    }
+    if (!this.running) await this.lock?.release().catch(() => {});
   }
 
   /** It was unplugged, or taken away. */
@@ -53,11 +90,36 @@ export class Camera {
     return this.stream !== null && this.stream.getVideoTracks().every((track) => track.readyState === "ended");
   }
 
-  /** Use the one that looks the other way, as soon as it is opened again. */
-  flip() {
-    this.facing = this.facing === "environment" ? "user" : "environment";
+  /** Use the one that looks the other way, or the next where they look nowhere, as soon as it is opened again. */
+  async flip() {
+    const { round } = this;
+    const { facingMode, deviceId } = this.stream?.getVideoTracks()[0].getSettings() ?? {};
+    let wanted = { facingMode: facingMode === "environment" ? "user" : "environment" };
+    if (!facingMode) {
+      const known = (await cameras()).map((one) => one.deviceId);
+      wanted = { deviceId: { exact: known[(known.indexOf(deviceId) + 1) % known.length] } };
+    }
+    if (round !== this.round) return;
+    this.wanted = wanted;
     this.switching = true;
     this.stop();
+  }
+
+  /** Tell when each picture was taken, one after another, for as long as it runs as it does now. */
+  async *pictures() {
+    const { round } = this;
+    let silent = 0; // s
+    let told = false; // that it is
+    while (round === this.round && !this.ended) {
+      const taken = await this.next();
+      if (round !== this.round || this.ended) return;
+      silent = taken === null && !document.hidden ? silent + 1 : 0;
+      if (told ? taken !== null : silent >= SILENT_S) {
+        told = !told;
+        this.onSilent(told);
+      }
+      if (taken !== null) yield taken;
+    }
   }
 
   /** Wait for the next picture; when it was taken, ms of performance.now(), or null where none came for a second. */

@@ -11,7 +11,7 @@ export class Classifier {
   /** config: what /config.json says of the model. Throws an Error in plain words. */
   static async open(config) {
     const answer = await fetch("model.tflite");
-    if (!answer.ok) throw new Error("The model file is gone: start edgenet camera again.");
+    if (!answer.ok) throw new Error(`The model file ${answer.status === 409 ? "has changed" : "is gone"}: start edgenet camera again.`);
     const file = new Uint8Array(await answer.arrayBuffer());
     await loadLiteRt("page/litert/");
     try {

@@ -2,54 +2,82 @@
 // own pictures, too. It opens itself again for as long as the page lives.
 
 const FULL = 1013;
+const FIRST_WAIT = 500; // ms
+const SILENT = 3000; // ms without a word: the server says something at least every second
+const NO_DOOR = 5000; // ms
 
 export class Link {
   /** onState(state, jpeg | null) draws, and the next state comes after it; onTrouble(text) says "" when all is well. */
   constructor({ onState, onTrouble }) {
     this.onState = onState;
     this.onTrouble = onTrouble;
-    this.wait = 500; // ms
+    this.wait = FIRST_WAIT;
     this.replies = [];
     this.pictures = true;
+    this.busy = 0; // states that are being drawn
     this.open();
+    setInterval(() => this.listen(), 1000);
+    document.addEventListener("visibilitychange", () => (this.heard &&= performance.now()));
   }
 
   open() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/ws`);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => {
-      this.wait = 500;
-      this.onTrouble("");
+    const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+    this.socket = socket;
+    this.begun = performance.now();
+    this.heard = 0; // when the last message came; 0: none yet
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
       if (!this.pictures) this.say({ do: "pictures", wanted: false });
     };
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.reply(JSON.parse(data)) : this.take(data));
-    this.socket.onclose = (event) => this.closed(event);
+    socket.onmessage = ({ data }) => {
+      if (socket !== this.socket) return;
+      if (!this.heard) this.onTrouble("");
+      [this.heard, this.wait] = [performance.now(), FIRST_WAIT];
+      if (typeof data === "string") this.reply(JSON.parse(data));
+      else this.take(socket, data);
+    };
+    socket.onclose = (event) => this.closed(socket, event);
   }
 
-  async closed({ code, reason }) {
+  /** Give up a server that has vanished without a word: one that lost its power, or its network. */
+  listen() {
+    const now = performance.now();
+    const connecting = this.socket?.readyState === WebSocket.CONNECTING && now - this.begun > NO_DOOR;
+    const silent = this.heard && !this.busy && !document.hidden && now - this.heard > SILENT;
+    if (connecting || silent) this.closed(this.socket, {});
+  }
+
+  async closed(socket, { code, reason }) {
+    if (socket !== this.socket) return; // it was given up before
+    this.socket = null;
+    this.heard = 0;
+    socket.close();
     this.reply({ lost: true });
-    const why = code === FULL ? reason : await whyNot();
-    this.onTrouble(`${why}: trying again`);
     setTimeout(() => this.open(), this.wait);
     this.wait = Math.min(5000, this.wait * 2);
+    if (code === FULL) return this.onTrouble(`${reason}: trying again`);
+    this.onTrouble("The connection was lost: trying again");
+    const why = await whyNot();
+    if (!this.heard) this.onTrouble(`${why}: trying again`);
   }
 
-  async take(data) {
-    const socket = this.socket;
+  async take(socket, data) {
     const length = new DataView(data).getUint32(0);
     const state = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
     const jpeg = data.byteLength > 4 + length ? new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }) : null;
-    await visible();
+    this.busy++;
     try {
+      await visible();
       await this.onState(state, jpeg);
     } finally {
+      this.busy--;
       if (socket.readyState === WebSocket.OPEN) socket.send('{"do": "ack"}');
     }
   }
 
   say(message) {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
   /** Ask for states alone, where this device sees its own pictures anyway. */
@@ -60,7 +88,7 @@ export class Link {
 
   /** Send one picture and wait for the answer: {taken: id | null}, {busy: why} or {lost: true}. */
   async sendPicture(jpeg) {
-    if (this.socket.readyState !== WebSocket.OPEN) return { lost: true };
+    if (this.socket?.readyState !== WebSocket.OPEN) return { lost: true };
     this.socket.send(jpeg);
     return new Promise((resolve) => this.replies.push(resolve));
   }
@@ -72,7 +100,7 @@ export class Link {
 
 async function whyNot() {
   try {
-    const { status } = await fetch("healthz", { cache: "no-store" });
+    const { status } = await fetch("healthz", { cache: "no-store", signal: AbortSignal.timeout(2000) });
     return status === 403 ? "The token is missing. Open the address that edgenet printed" : "The connection was lost";
   } catch {
     return "edgenet does not answer";

@@ -1,7 +1,7 @@
 // The page. It either watches the server, whose model answers (with the server's camera, or with this device's, whose
 // pictures it sends), or, where the server hands out a model, answers its own camera's pictures itself.
 
-import { Camera } from "./camera.js";
+import { Camera, cameras } from "./camera.js";
 import { Link } from "./link.js";
 import { Recent, agePair, fps, ms, showAnswer, showFigures, showHeld, showModel, showTrouble, toast } from "./panel.js";
 
@@ -39,10 +39,7 @@ function watch(canSend) {
     const still = document.createElement("canvas"); // as the camera sees it: the server turns it
     const paper = still.getContext("2d");
     link.wantPictures(false);
-    while (camera.running) {
-      const taken = await camera.next();
-      if (camera.ended) return;
-      if (taken === null || !camera.running) continue;
+    for await (const taken of camera.pictures()) {
       const began = performance.now();
       camera.draw(still, paper, 0, SIDE);
       if (!shown.paused) camera.draw(canvas, context, shown.rotate, SIDE);
@@ -81,7 +78,7 @@ function showState({ top, raw, stats, paused, mirror }, age) {
     "age p50 / p95": age.length && age[1] ? agePair(...age) : "–",
     preprocess: ms(stats.preprocess_ms),
     inference: ms(stats.inference_ms),
-    draw: draws.values.length ? ms(draws.percentile(0.5)) : "–",
+    draw: draws.empty ? "–" : ms(draws.percentile(0.5)),
     dropped: String(stats.dropped),
     temperature: stats.temperature_c === null ? null : `${stats.temperature_c.toFixed(0)} °C`,
   });
@@ -103,21 +100,33 @@ async function classifyHere(config) {
   $("empty").textContent = "Start the camera";
   showModel(config.name, config.precision, RUNTIME, "1 thread");
 
+  async function answer() {
+    const { top, raw, ...took } = await classifier.classify(canvas, context);
+    $("empty").hidden = true;
+    preprocess.add(took.preprocess);
+    inference.add(took.inference);
+    showAnswer(top, raw);
+  }
+
   async function run() {
-    while (camera.running) {
-      const before = camera.missed;
-      const taken = await camera.next();
-      if (camera.ended) return;
-      if (taken === null || held.paused) continue;
-      for (let missed = before; missed <= camera.missed; missed++) came.add(0);
+    let missed = camera.missed;
+    let turned = held.rotate;
+    for await (const taken of camera.pictures()) {
+      const skipped = camera.missed - missed;
+      missed = camera.missed;
+      if (held.paused) {
+        if (turned === held.rotate || !$("empty").hidden) continue;
+        turn(canvas, context, held.rotate - turned); // the same picture, seen anew
+        turned = held.rotate;
+        await answer();
+        continue;
+      }
+      for (let count = 0; count <= skipped; count++) came.add(0);
       const began = performance.now();
-      camera.draw(canvas, context, held.rotate, SIDE);
+      turned = held.rotate;
+      camera.draw(canvas, context, turned, SIDE);
       draws.add(performance.now() - began);
-      const answer = await classifier.classify(canvas, context);
-      $("empty").hidden = true;
-      preprocess.add(answer.preprocess);
-      inference.add(answer.inference);
-      showAnswer(answer.top, answer.raw);
+      await answer();
       ages.add(performance.now() - taken);
       showFigures({
         "camera rate": fps(came.perSecond),
@@ -136,9 +145,21 @@ async function classifyHere(config) {
     if (wish === "pause") held.paused = !held.paused;
     else if (wish === "mirror") held.mirror = !held.mirror;
     else if (wish === "rotate") held.rotate = (held.rotate + 90) % 360;
-    else if (wish === "save") download();
+    else if (wish === "save" && $("empty").hidden) download(); // there is a picture
     showHeld(held);
   });
+}
+
+/** Turn what a canvas shows by 90, 180 or 270 degrees clockwise. */
+function turn(shown, context, degrees) {
+  const copy = document.createElement("canvas");
+  [copy.width, copy.height] = [shown.width, shown.height];
+  copy.getContext("2d").drawImage(shown, 0, 0);
+  if (degrees % 180) [shown.width, shown.height] = [copy.height, copy.width];
+  context.setTransform(1, 0, 0, 1, shown.width / 2, shown.height / 2);
+  context.rotate((degrees * Math.PI) / 180);
+  context.drawImage(copy, -copy.width / 2, -copy.height / 2);
+  context.resetTransform();
 }
 
 function download() {
@@ -157,40 +178,40 @@ function download() {
  */
 function offerCamera(use, after) {
   const [button, flip] = [$("camera"), $("flip")];
-  let wanted = false;
+  let wanted = null; // what the last click began; null while it is stopped
   $("start").hidden = false;
+  camera.onSilent = (silent) => showTrouble("camera", silent ? "No picture comes from the camera any more." : "");
 
-  async function keep() {
+  async function keep(mine) {
     let wait = 500; // ms
     let opened = false;
-    while (wanted) {
+    while (wanted === mine) {
       try {
-        await camera.start();
-        [opened, wait] = [true, 500];
-        flip.hidden = !(await severalCameras());
-        showTrouble("camera", "");
+        if (await camera.start()) {
+          [opened, wait] = [true, 500];
+          showTrouble("camera", "");
+          cameras().then((found) => (flip.hidden = wanted !== mine || found.length < 2));
+          await use();
+        }
       } catch (error) {
-        showTrouble("camera", `${error.message}${opened ? " Trying again." : ""}`);
-        if (!opened) return show(false);
+        if (wanted !== mine) return;
+        const again = opened && !camera.running;
+        showTrouble("camera", `${error.message}${again ? " Trying again." : ""}`, again);
+        if (!again) return show(false);
       }
-      try {
-        await use();
-      } catch (error) {
-        showTrouble("camera", error.message);
-        return show(false);
-      }
+      if (wanted !== mine) return;
       if (camera.ended) {
         showTrouble("camera", "The camera is gone. Trying again.");
         camera.stop();
       }
-      if (wanted && !camera.switching) await new Promise((resolve) => setTimeout(resolve, wait));
+      if (!camera.switching) await new Promise((resolve) => setTimeout(resolve, wait));
       camera.switching = false;
       wait = Math.min(5000, wait * 2);
     }
   }
 
   function show(running) {
-    wanted = running;
+    wanted = running ? {} : null;
     button.textContent = running ? "Stop" : "Start this device’s camera";
     button.classList.toggle("primary", !running);
     $("start").classList.toggle("running", running);
@@ -201,15 +222,11 @@ function offerCamera(use, after) {
   }
 
   button.addEventListener("click", () => {
+    showTrouble("camera", "");
     show(!wanted);
-    if (wanted) keep();
+    if (wanted) keep(wanted);
   });
   flip.addEventListener("click", () => camera.flip());
-}
-
-async function severalCameras() {
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  return devices.filter(({ kind }) => kind === "videoinput").length > 1;
 }
 
 function onButton(press) {

@@ -65,15 +65,16 @@ export function showModel(...parts) {
   set($("model"), parts.filter(Boolean).join(" · "));
 }
 
-const troubles = { page: "", link: "", camera: "", source: "" }; // of several, the first is shown
+const NONE = { text: "", stale: false };
+const troubles = { page: NONE, link: NONE, camera: NONE, source: NONE }; // of several, the first is shown
 
-/** Say why there are no pictures; "" when there are. who: one of the above. */
-export function showTrouble(who, text) {
-  troubles[who] = text;
-  const said = Object.values(troubles).find(Boolean) ?? "";
-  set($("banner"), said);
-  $("banner").hidden = !said;
-  $("frame").classList.toggle("stale", Boolean(said));
+/** Say why there are no pictures; "" when there are. who: one of the above. stale: what is shown waits for that. */
+export function showTrouble(who, text, stale = true) {
+  troubles[who] = text ? { text, stale } : NONE;
+  const said = Object.values(troubles).filter((one) => one.text);
+  set($("banner"), said[0]?.text ?? "");
+  $("banner").hidden = !said.length;
+  $("frame").classList.toggle("stale", said.some((one) => one.stale));
 }
 
 export function showHeld({ paused, mirror }) {
@@ -95,24 +96,32 @@ export function toast(text) {
 
 /** The newest values of the last two seconds: their median and 95th percentile, and how many a second. */
 export class Recent {
-  constructor() {
-    this.values = [];
-  }
+  #values = [];
 
   add(value) {
-    const now = performance.now();
-    this.values.push([now, value]);
-    while (now - this.values[0][0] > 2000) this.values.shift();
+    this.#values.push([performance.now(), value]);
+    this.#forget();
+  }
+
+  get empty() {
+    this.#forget();
+    return this.#values.length === 0;
   }
 
   percentile(share) {
-    const sorted = this.values.map(([, value]) => value).sort((a, b) => a - b);
+    this.#forget();
+    const sorted = this.#values.map(([, value]) => value).sort((a, b) => a - b);
     return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : 0;
   }
 
   get perSecond() {
-    if (this.values.length < 2) return 0;
-    return ((this.values.length - 1) * 1000) / (this.values.at(-1)[0] - this.values[0][0]);
+    this.#forget();
+    if (this.#values.length < 2) return 0;
+    return ((this.#values.length - 1) * 1000) / (this.#values.at(-1)[0] - this.#values[0][0]);
+  }
+
+  #forget() {
+    while (this.#values.length && performance.now() - this.#values[0][0] > 2000) this.#values.shift();
   }
 }
 
