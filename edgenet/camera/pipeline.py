@@ -104,7 +104,6 @@ class Pipeline:
     # The grab thread.
 
     def _grab(self) -> None:
-        due = time.monotonic()
         for item in self._source.frames(self._stop):
             if self._stop.is_set():
                 return
@@ -116,24 +115,16 @@ class Pipeline:
             self._trouble, self._last_came_ns = "", time.monotonic_ns()
             if self._source.live:
                 self._clock.came(dropped=self._frames.put(item))
-                continue
-            due = self._wait_for_its_time(due)
-            self._clock.came()
-            self._frames.put(item, wait=self._stop)
-        self._wait_for_its_time(due)  # the last one stays as long as the others
-
-    def _wait_for_its_time(self, due: float) -> float:
-        """Hold a frame of a file back until it is due; when the next one is."""
-        if not self._stays_s:
-            return due
-        self._stop.wait(max(0.0, due - time.monotonic()))
-        return max(due, time.monotonic() - 0.1) + self._stays_s
+            else:
+                self._clock.came()
+                self._frames.put(item, wait=self._stop)
 
     # The inference thread.
 
     def _infer(self) -> None:
         newest: Frame | None = None  # as it came
         turn = 0
+        due = time.monotonic()  # when the next frame of a file is, where each stays a while; the last one, too
         while not self._stop.is_set():
             toggled = self._toggle()
             if self._controls.paused:
@@ -142,9 +133,14 @@ class Pipeline:
                     self._smoother.reset()
                     self._see(newest, turn)
                 self._stop.wait(_POLL_S)
+                due = time.monotonic() + self._stays_s
+                continue
+            if self._stays_s and (left := due - time.monotonic()) > 0:
+                self._stop.wait(min(left, _POLL_S))
                 continue
             frame = self._frames.take(_POLL_S)
             if frame is not None:
+                due = max(due, time.monotonic() - 0.1) + self._stays_s
                 if not self._source.live:  # it does not grow older while it waits, be it in a pause
                     frame = dataclasses.replace(frame, captured_ns=time.monotonic_ns())
                 turn = self._controls.rotate

@@ -15,6 +15,7 @@ from edgenet.camera.v4l2_source import open_device
 from edgenet.errors import SourceError
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")  # two letters at least: C:/ is a path
+_NUMBER = re.compile(r"(%0[0-9]+d)")  # in the name of a sequence, and not a control character in an address
 _TRIED = 10  # cameras that first_camera looks for
 
 
@@ -31,7 +32,8 @@ def open_source(text: str, size: tuple[int, int] | None = None) -> Source:
         return open_picamera(size)
     scheme = _URL.match(text)
     if scheme and scheme[1].lower() == "file":
-        return open_file(Path(unquote(text[len(scheme[0]) :])))
+        parts = _NUMBER.split(text[len(scheme[0]) :])
+        return open_file(Path("".join(part if place % 2 else unquote(part) for place, part in enumerate(parts))))
     if scheme:
         return open_url(text)
     if (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):

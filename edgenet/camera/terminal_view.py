@@ -75,13 +75,15 @@ class TerminalView:
         for one in update.answer.top if update.answer else ():
             table.add_row(one.label, f"{one.smoothed:4.0%}", "█" * round(_BAR * one.smoothed), f"{one.raw:4.0%} raw")
         whole = Table(box=None, show_header=False, padding=0)
+        if update.stats.trouble:  # first: in a small terminal the end is cut off
+            whole.add_row(update.stats.trouble, style="bold red")
+        if update.paused:
+            whole.add_row("paused: space goes on")
         whole.add_row(table)
         if update.answer:
             whole.add_row(f"this frame alone: {update.answer.raw.label} {update.answer.raw.raw:.0%}", style="yellow")
         whole.add_row(" · ".join(figures(update.stats)))
-        if update.stats.trouble:
-            whole.add_row(update.stats.trouble, style="bold red")
-        whole.add_row("paused: space goes on" if update.paused else KEYS, style="dim")
+        whole.add_row(KEYS, style="dim")
         return whole
 
     def _say(self, update: Update) -> None:

@@ -70,6 +70,16 @@ class Wishes:
             raise UsageError(f"{names[0]} is for the page: it goes with --view web, not {self.view}")
         if self.in_browser:
             self._check_in_browser()
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Refuse to write over what is read, and to write two things into one file."""
+        read = {"the model": self.file, "the source": Path(self.source).expanduser() if self.source else None}
+        kept = {"--log": self.log, "--record": self.record}
+        for option, path in kept.items():
+            for what, other in (*read.items(), *(one for one in kept.items() if one[0] > option)):
+                if path is not None and other is not None and _same(path, other):
+                    raise UsageError(f"{option} {path}: that is the file of {what}; choose another")
 
     def _check_in_browser(self) -> None:
         if self.view not in ("", "web") or self.source not in ("", "browser"):
@@ -82,6 +92,13 @@ class Wishes:
             raise UsageError("--in-browser runs on one thread of the page: leave --threads out")
         if self.settings.region is not None:
             raise UsageError("--in-browser shows the model the whole picture: --roi needs the model to run here")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them does not exist, or cannot be a file at all
+        return one.absolute() == other.absolute()
 
 
 class Voice(Protocol):

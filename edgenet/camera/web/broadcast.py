@@ -75,7 +75,7 @@ class Broadcast:
         self.encoded = 0
         self.closing = False
         self._latest: Shown | None = None
-        self._notice = Notice(0, "", 0.0)
+        self._notice = Notice(int(time.time() * 1000), "", 0.0)  # no page takes it for another server's
         self._state: tuple[int, bytes] = (-1, b"")
         self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
         self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")

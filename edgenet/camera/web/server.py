@@ -163,7 +163,10 @@ class WebView:
         await asyncio.wait({serving}, timeout=2 * _GOODBYE_S)
         for connection in list(server.server_state.connections):  # whoever does not listen to goodbyes
             connection.transport.abort()
-        await serving
+        await asyncio.wait({serving}, timeout=_GOODBYE_S)
+        if serving.done():
+            await serving  # what it raised, if anything
+        serving.cancel()  # from Python 3.12 on it would wait for who has not even greeted in TLS
 
     def _server(self) -> uvicorn.Server:
         import uvicorn

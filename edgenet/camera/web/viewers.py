@@ -125,7 +125,8 @@ class Viewer:
             await self._acknowledged.wait()
             if fresh and shown.frame is not None:
                 self._drawn = shown.frame
-                self._ages.add(shown.frame)
+                if not shown.update.paused:  # what is seen anew in a pause is as old as the pause
+                    self._ages.add(shown.frame)
 
     async def _message(self, shown: Shown, fresh: bool) -> bytes:
         picture = await self._broadcast.picture(shown.frame) if fresh and self._pictures and shown.frame else b""

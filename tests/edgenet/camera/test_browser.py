@@ -6,8 +6,10 @@ import base64
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from edgenet.labels import read_labels
 from edgenet.symbols.generate import render
 from edgenet.symbols.glyphs import LABELS
 
-from .browser import SHOWN, answering, browser, clip, eventually, known_symbol, opened, plain, playwright, update
+from .browser import SHOWN, answering, browser, clip, eventually, get, known_symbol, opened, plain, playwright, update
 
 HOT_DOG = "hotdog, hot dog, red hot"
 PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True, "has_touch": True}
@@ -142,12 +144,16 @@ def test_the_page_comes_back_when_the_server_does(chrome: Any) -> None:
     with serving() as first, opened(chrome, first.url) as page:
         first.show(update(0, plain(0, 0, 0), label="before"))
         page.until(f"{SHOWN} === 'before'")
+        first.notice("saved one.png")
+        page.until("document.getElementById('toast').textContent === 'saved one.png'")
         first.close()
         page.until("document.getElementById('banner').textContent.includes('trying again')")
         with serving(port=first.port) as second:
             second.show(update(0, plain(0, 0, 0), label="after"))
             page.until(f"{SHOWN} === 'after'")
             page.wait_for_selector("#banner", state="hidden")
+            second.notice("saved two.png")
+            page.until("document.getElementById('toast').textContent === 'saved two.png'")
 
 
 def test_a_hidden_page_acknowledges_nothing(chrome: Any) -> None:
@@ -352,10 +358,14 @@ def test_figures_of_the_page_are_those_of_the_last_two_seconds(chrome: Any) -> N
 
 
 class Cable(threading.Thread):
-    """A way to a port that can be cut: then nothing goes through any more, and nobody is told."""
+    """A way to a port that can be cut: then nothing goes through any more, and nobody is told.
 
-    def __init__(self, port: int) -> None:
+    slow_s: what each 64 KB take. roams: the server is not told of connections that end.
+    """
+
+    def __init__(self, port: int, slow_s: float = 0.0, *, roams: bool = False) -> None:
         super().__init__(daemon=True)
+        self.slow_s, self.roams = slow_s, roams
         self._to, self._door = port, socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
         self.whole = threading.Event()
@@ -371,37 +381,114 @@ class Cable(threading.Thread):
                 for one, other in ((here, there), (there, here)):
                     threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
 
+    def roam(self) -> None:
+        """End what runs on the browser's side alone, as where a phone changes its network."""
+        for plug in self._plugs[::2]:
+            with suppress(OSError):
+                plug.shutdown(socket.SHUT_RDWR)
+
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
             while data := one.recv(1 << 16):
                 self.whole.wait()
+                if len(data) > 4096:
+                    time.sleep(self.slow_s)
                 other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
+            if not self.roams:
+                other.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         for plug in (self._door, *self._plugs):
             plug.close()
 
 
-def test_a_server_that_vanishes_without_a_word_is_noticed_and_found_again(chrome: Any) -> None:
-    with serving() as view:
-        cable = Cable(view.port)
-        cable.start()
-        try:
-            with opened(chrome, f"http://127.0.0.1:{cable.port}/") as page:
-                view.show(update(0, plain(0, 0, 0), label="before"))
-                page.until(f"{SHOWN} === 'before'")
-                page.wait_for_timeout(4500)  # a clip that is paused says nothing new, and is no trouble
-                assert not page.is_visible("#banner")
-                cable.whole.clear()
-                page.until("document.getElementById('banner').textContent.includes('trying again')", 6)
-                assert page.evaluate("document.getElementById('frame').matches('.stale')")
-                cable.whole.set()
-                view.show(update(1, plain(0, 0, 0), label="after"))
-                page.until(f"{SHOWN} === 'after'")
-                page.wait_for_selector("#banner", state="hidden")
-        finally:
-            cable.close()
+@contextmanager
+def far(view: WebView, slow_s: float = 0.0, *, roams: bool = False) -> Iterator[tuple[Cable, str]]:
+    """Yield a cable to the page's server, and the page's address at its end."""
+    cable = Cable(view.port, slow_s, roams=roams)
+    cable.start()
+    try:
+        yield cable, f"http://127.0.0.1:{cable.port}/"
+    finally:
+        cable.close()
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_server_that_vanishes_without_a_word_is_noticed_and_found_again(chrome: Any, said: bool) -> None:
+    with serving() as view, far(view) as (cable, address), opened(chrome, address) as page:
+        if said:
+            view.show(update(0, plain(0, 0, 0), label="before"))
+            page.until(f"{SHOWN} === 'before'")
+            page.wait_for_timeout(4500)  # a clip that is paused says nothing new, and is no trouble
+            assert not page.is_visible("#banner")
+        else:
+            eventually(lambda: json.loads(get(f"{view.url}stats.json")[2])["viewers"] == 1)
+        cable.whole.clear()
+        page.until("document.getElementById('banner').textContent.includes('trying again')", 10)
+        assert page.evaluate("document.getElementById('frame').matches('.stale')")
+        cable.whole.set()
+        view.show(update(1, plain(0, 0, 0), label="after"))
+        page.until(f"{SHOWN} === 'after'")
+        page.wait_for_selector("#banner", state="hidden")
+
+
+def test_a_picture_that_takes_longer_than_a_word_is_waited_for(chrome: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)  # some 250 KB as JPEG
+    with serving() as view, far(view, slow_s=1.5) as (_, address), opened(chrome, address) as page:
+        page.page.add_init_script("""
+            window.banners = 0;
+            addEventListener("DOMContentLoaded", () => {
+                const banner = document.getElementById("banner");
+                new MutationObserver(() => { banners += !banner.hidden; }).observe(banner, { attributes: true });
+            });
+        """)
+        page.page.reload()
+        view.show(update(0, noise, label="slow"))
+        page.until(f"{SHOWN} === 'slow'", 20)
+        assert page.evaluate("banners") == 0
+
+
+def test_a_phone_that_changes_its_network_goes_on_sending(chrome: Any) -> None:
+    with (
+        answering(default_model(), LABELS) as (view, loop),
+        far(view, roams=True) as (cable, address),
+        opened(chrome, address) as page,
+    ):
+        page.click("#camera")
+        eventually(lambda: loop.answered > 3)
+        cable.roam()
+        page.wait_for_selector("#banner")
+        count = loop.answered
+        eventually(lambda: loop.answered > count + 20)
+        assert page.inner_text("#camera") == "Stop"
+
+
+def test_what_is_held_in_a_pause_is_turned_where_it_was_taken(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        page.click("#camera")
+        eventually(lambda: loop.answered > 3)
+        loop.stop.set()
+        loop.join(10)
+        held = replace(update(9, plain(0, 0, 0)), paused=True)
+        view.show(held)
+        page.wait_for_selector("#paused:visible")
+        page.wait_for_timeout(200)
+        page.keyboard.press("r")
+        page.wait_for_timeout(200)
+        view.show(held)
+        page.until("document.getElementById('picture').height > document.getElementById('picture').width")
+
+
+def test_a_camera_that_opens_and_gives_nothing_is_said(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, _), opened(chrome, view.url) as page:
+        page.evaluate(
+            "() => { navigator.mediaDevices.getUserMedia = async () => new MediaStream("
+            "document.createElement('canvas').captureStream().getVideoTracks()); }"
+        )
+        page.click("#camera")
+        page.until("document.getElementById('banner').textContent === 'No picture comes from the camera.'", 8)
+        page.click("#camera")
+        assert page.inner_text("#camera").startswith("Start")
 
 
 def test_a_page_that_finds_no_room_asks_less_and_less_often(chrome: Any, monkeypatch: pytest.MonkeyPatch) -> None:

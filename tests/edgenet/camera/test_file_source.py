@@ -189,6 +189,7 @@ def test_a_sequence_goes_by_number_and_leaves_out_what_is_damaged(tmp_path: Path
     assert [frame.id for frame in frames] == [0, 1, 2, 3, 4]
     assert len(trouble) == 1
     assert "shot_2.png: not an image" in trouble[0]
+    assert everything(open_source(f"file://{tmp_path}/sh%6Ft_%02d.png"))[0]
     frames, _ = everything(open_source(str(tmp_path / "shot_%02d.png")))
     assert [read_stamp(frame.image) for frame in frames] == [10, 11]
 

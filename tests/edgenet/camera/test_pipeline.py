@@ -134,6 +134,23 @@ def test_pictures_shown_to_people_stay_a_while_the_last_one_too() -> None:
     assert time.monotonic() - began > 0.42
 
 
+def test_pictures_stay_as_long_after_a_pause_the_last_one_too() -> None:
+    watcher = Watcher()
+    began = time.monotonic()
+    with Running(Clip([picture()] * 3), Model(), watcher, settings=Settings(picture_s=0.3, pace=True)) as it:
+        it.wait(lambda: watcher.ids == [0])
+        it.controls.paused = True
+        time.sleep(0.8)
+        it.controls.paused = False
+        resumed = time.monotonic()
+        it.wait(lambda: not it.thread.is_alive())
+    first = {number: watcher.at[index] for index, number in reversed(list(enumerate(watcher.ids)))}
+    assert resumed - began > 0.7
+    assert first[1] - resumed > 0.2
+    assert first[2] - first[1] > 0.25
+    assert time.monotonic() - first[2] > 0.25
+
+
 def test_a_frame_of_a_clip_does_not_age_while_it_waits_for_its_time() -> None:
     watcher = Watcher()
     final = run(Clip([picture()] * 12, fps=10), Model(), watcher, settings=Settings(pace=True))

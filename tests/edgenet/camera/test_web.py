@@ -165,6 +165,15 @@ def test_without_news_the_last_ones_are_said_again_so_that_silence_means_somethi
         assert (state["frame"], state["stats"]["trouble"], picture) == (0, "camera 0 is gone", b"")
 
 
+def test_a_frame_that_is_seen_anew_in_a_pause_is_no_age(view: WebView, join: Join) -> None:
+    viewer = join(view)
+    view.show(replace(update(0, plain(0, 0, 0)), paused=True))
+    assert receive(viewer)[0]["age_ms"] == []
+    time.sleep(0.3)  # after which it is said anew
+    viewer.send('{"do": "ack"}')
+    assert receive(viewer)[0]["age_ms"] == []
+
+
 def test_a_viewer_that_wants_no_pictures_costs_none(view: WebView, join: Join) -> None:
     viewer = join(view)
     viewer.send('{"do": "pictures", "wanted": false}')

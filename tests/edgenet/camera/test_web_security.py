@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -364,6 +365,14 @@ def test_who_does_not_even_greet_in_tls_is_not_waited_for(monkeypatch: pytest.Mo
     try:
         with socket.create_connection(("127.0.0.1", view.port)) as silent:
             eventually(lambda: ended(silent), 3)
+        monkeypatch.setattr(server, "_REQUEST_S", 10.0)
+        with socket.create_connection(("127.0.0.1", view.port)):
+            time.sleep(0.1)
+            thread = next(one for one in threading.enumerate() if one is view._thread)
+            began = time.monotonic()
+            view.close()  # not for that, either
+            assert time.monotonic() - began < 1
+            assert not thread.is_alive()
     finally:
         view.close()
 

@@ -59,7 +59,7 @@ export class Camera {
     this.stream = stream;
     this.video.srcObject = stream;
     try {
-      await this.video.play();
+      await Promise.race([this.video.play(), new Promise((resolve) => setTimeout(resolve, 1000))]); // it may give none
     } catch (error) {
       if (round === this.round) throw error;
     }

@@ -3,7 +3,8 @@
 
 const FULL = 1013;
 const FIRST_WAIT = 500; // ms
-const SILENT = 3000; // ms without a word: the server says something at least every second
+const SILENT = 3000; // ms without a whole message: the server begins one at least every second
+const LONGEST = 15_000; // ms that one may take on a slow way
 const NO_DOOR = 5000; // ms
 
 export class Link {
@@ -15,16 +16,17 @@ export class Link {
     this.replies = [];
     this.pictures = true;
     this.busy = 0; // states that are being drawn
+    this.asking = false; // whether the server is still there
     this.open();
     setInterval(() => this.listen(), 1000);
-    document.addEventListener("visibilitychange", () => (this.heard &&= performance.now()));
+    document.addEventListener("visibilitychange", () => (this.begun = performance.now()));
   }
 
   open() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/ws`);
     this.socket = socket;
-    this.begun = performance.now();
+    this.begun = performance.now(); // the silence is counted from here, or from the last message
     this.heard = 0; // when the last message came; 0: none yet
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
@@ -41,11 +43,18 @@ export class Link {
   }
 
   /** Give up a server that has vanished without a word: one that lost its power, or its network. */
-  listen() {
-    const now = performance.now();
-    const connecting = this.socket?.readyState === WebSocket.CONNECTING && now - this.begun > NO_DOOR;
-    const silent = this.heard && !this.busy && !document.hidden && now - this.heard > SILENT;
-    if (connecting || silent) this.closed(this.socket, {});
+  async listen() {
+    const { socket } = this;
+    if (!socket || this.asking || this.busy || document.hidden) return;
+    const quiet = () => performance.now() - Math.max(this.heard, this.begun);
+    if (socket.readyState === WebSocket.CONNECTING) {
+      if (quiet() > NO_DOOR) this.closed(socket, {});
+    } else if (quiet() > SILENT) {
+      this.asking = true;
+      const there = await answers();
+      this.asking = false;
+      if (quiet() > (there ? LONGEST : SILENT) && !this.busy && !document.hidden) this.closed(socket, {});
+    }
   }
 
   async closed(socket, { code, reason }) {
@@ -104,6 +113,14 @@ async function whyNot() {
     return status === 403 ? "The token is missing. Open the address that edgenet printed" : "The connection was lost";
   } catch {
     return "edgenet does not answer";
+  }
+}
+
+async function answers() {
+  try {
+    return Boolean(await fetch("healthz", { cache: "no-store", signal: AbortSignal.timeout(3000) }));
+  } catch {
+    return false;
   }
 }
 

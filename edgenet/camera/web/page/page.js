@@ -26,6 +26,7 @@ function watch(canSend) {
       const taken = sent.get(state.frame);
       if (taken !== undefined) trips.add(performance.now() - taken);
       sent.delete(state.frame);
+      if (camera.running && state.paused) turn(canvas, context, (state.rotate - shown.rotate + 360) % 360);
       showState(state, camera.running ? [trips.percentile(0.5), trips.percentile(0.95)] : state.age_ms);
       if (state.notice && state.notice.number !== told) toast(state.notice.text);
       told = state.notice?.number ?? told;
@@ -38,6 +39,7 @@ function watch(canSend) {
   async function send() {
     const still = document.createElement("canvas"); // as the camera sees it: the server turns it
     const paper = still.getContext("2d");
+    let held = -Infinity; // when one was last taken, or the way was lost: the server may keep our place for a while
     link.wantPictures(false);
     for await (const taken of camera.pictures()) {
       const began = performance.now();
@@ -47,9 +49,10 @@ function watch(canSend) {
       draws.add(performance.now() - began);
       const jpeg = await new Promise((resolve) => still.toBlob(resolve, "image/jpeg", 0.8));
       const reply = await link.sendPicture(jpeg);
-      if (reply.busy) throw new Error(`${reply.busy}.`);
-      if (reply.lost) await new Promise((resolve) => setTimeout(resolve, 500));
       if (reply.taken != null) sent.set(reply.taken, taken);
+      if (reply.taken != null || reply.lost) held = performance.now();
+      if (reply.busy && performance.now() - held > 4000) throw new Error(`${reply.busy}.`);
+      if (reply.busy || reply.lost) await new Promise((resolve) => setTimeout(resolve, 500));
       for (const id of sent.keys()) if (sent.size > 100) sent.delete(id);
     }
   }
@@ -152,6 +155,7 @@ async function classifyHere(config) {
 
 /** Turn what a canvas shows by 90, 180 or 270 degrees clockwise. */
 function turn(shown, context, degrees) {
+  if (!degrees) return;
   const copy = document.createElement("canvas");
   [copy.width, copy.height] = [shown.width, shown.height];
   copy.getContext("2d").drawImage(shown, 0, 0);
@@ -180,7 +184,7 @@ function offerCamera(use, after) {
   const [button, flip] = [$("camera"), $("flip")];
   let wanted = null; // what the last click began; null while it is stopped
   $("start").hidden = false;
-  camera.onSilent = (silent) => showTrouble("camera", silent ? "No picture comes from the camera any more." : "");
+  camera.onSilent = (silent) => showTrouble("camera", silent ? "No picture comes from the camera." : "");
 
   async function keep(mine) {
     let wait = 500; // ms
