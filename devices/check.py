@@ -90,7 +90,16 @@ def survey() -> tuple[Sighting, ...]:
     unnamed, troubled = _phones(named)
     asked = (*named, *unnamed)
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return (*pool.map(look, asked), *troubled)
+        return (*pool.map(_seen, asked), *troubled)
+
+
+def _seen(target: Target) -> Sighting:
+    try:
+        return look(target)
+    except ProfileError as exc:
+        if not target.profile:  # then they are all in doubt
+            raise
+        return Sighting(target, None, None, 0.0, str(exc))
 
 
 def examine(target: Target) -> tuple[Sighting, tuple[Check, ...]]:
@@ -109,7 +118,10 @@ def examine(target: Target) -> tuple[Sighting, tuple[Check, ...]]:
 
 def _look(target: Target, more: Callable[[Shell, DeviceInfo], list[Check]]) -> tuple[Sighting, list[Check]]:
     """Reach a device, see what it is, and ask more of it while it is reached."""
-    profile = profiles.find(target.profile) if target.profile else None
+    try:
+        profile = profiles.find(target.profile) if target.profile else None
+    except ProfileError as exc:
+        raise ProfileError(f"{target.name}: {exc}") from exc
     start = time.perf_counter()
     info, took_ms = None, 0.0
     try:

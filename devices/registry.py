@@ -88,6 +88,10 @@ def addressed(name: str, address: str, key: Path | None = None, profile: str = "
         raise UnknownDevice(f"{address!r} is no address: give user@host, ssh://user@host:port or android:SERIAL")
     if kind == "ssh" and any(letter.isspace() for letter in plain):
         raise UnknownDevice(f"{address!r} is no address: a host's name has no spaces")
+    if kind == "ssh":
+        from devices.ssh_peer import Address
+
+        Address.parse(address)
     if kind == "adb" and key is not None:
         raise UnknownDevice(f"{address!r} takes no key: adb has one of its own")
     return Target(name, kind, plain, key, profile)

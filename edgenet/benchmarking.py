@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -121,8 +122,11 @@ def on_devices(
     from devices import registry
     from edgenet.recorder import Recorder
 
+    once: dict[Path, Path] = {}
     for path in call.paths:
         check_model_file(path)
+        once.setdefault(path.resolve(), path)  # one that is named twice is measured once
+    call = dataclasses.replace(call, paths=tuple(once.values()))
     targets = [registry.find(name) for name in dict.fromkeys(devices)]
     found = _Found()
     with Recorder(command, warn=warn) as recorder:

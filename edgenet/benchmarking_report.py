@@ -20,7 +20,10 @@ MOST_OPERATORS = 15
 MANY_OUTLIERS = 0.1
 """Share of runs far from the rest from which on they are told of."""
 
-_WRONG = "an int8 TFLite file without islands of float answers the same bytes everywhere: hold it with edgenet verify"
+_LOGITS = (
+    "an int8 TFLite file without islands of float has the same logits everywhere, and the softmax behind them differs "
+    "in its last bits between families of processors: edgenet verify tells whether it is more than that"
+)
 _LAST_BITS = "the last bits of a float answer may differ between families of processors"
 
 
@@ -160,7 +163,7 @@ def _disagreements(rows: Sequence[Row]) -> list[str]:
     for differing in (list(one.values()) for one in answers.values() if len(one) > 1):
         name, devices = differing[0].latency.path.name, dict.fromkeys(row.latency.device for row in differing)
         exact = differing[0].precision == "int8" and name.endswith(".tflite")
-        meaning = _WRONG if exact else _LAST_BITS
+        meaning = _LOGITS if exact else _LAST_BITS
         where = f"on {' and on '.join(devices)}" if len(devices) > 1 else "with different numbers of threads"
         said.append(f"{name} answers differently {where}: {meaning}")
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,8 +55,10 @@ def bench(
     from devices.timing import Schedule
     from edgenet import benchmarking, benchmarking_report
     from edgenet.artifact import check_folder
-    from edgenet.errors import GateMissed
+    from edgenet.errors import GateMissed, UsageError
 
+    if max_ms is not None and not math.isfinite(max_ms):
+        raise UsageError(f"--max-ms {max_ms}: give milliseconds, such as 20")
     schedule = dataclasses.replace(Schedule(), repetitions=repetitions)
     counts = options.numbers(threads, "--threads")
     if out is not None:
@@ -66,18 +69,21 @@ def bench(
         )
         result = benchmarking.on_devices(call, device or [benchmarking.LOCAL], options.command_line(), progress, warn)
     document = benchmarking_report.document(result)
-    if out is not None:
-        _save(document, out)
     if json:
         show_json(document)
     else:
         for table in benchmarking_report.tables(result):
             show(table)
+    if out is not None:
+        _save(document, out)
     for remark in benchmarking_report.remarks(result.rows):
         warn(remark)
     if result.failures:
         raise DeviceError("; ".join(result.failures))
     if max_ms is not None:
+        unproven = [_named(row) for row in result.rows if all(one.fault for one in row.latency.repetitions)]
+        if unproven:
+            raise DeviceError(f"--max-ms: no repetition counts, so nothing is proven of {', '.join(unproven)}")
         slow = [_named(row) for row in result.rows if row.latency.median_ms > max_ms]
         if slow:
             raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
@@ -91,7 +97,7 @@ def _save(document: dict[str, Any], folder: Path) -> None:
 
     path = folder / f"bench-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}Z.json"
     with appearing(path) as partial:
-        partial.write_text(json_text(document), encoding="utf-8")
+        partial.write_text(json_text(document), encoding="utf-8", errors="backslashreplace")
 
 
 def _named(row: Row) -> str:

@@ -24,6 +24,10 @@ Name = Annotated[str, typer.Argument(help="A named device, local, user@host, or 
 def devices(context: typer.Context, json: options.Json = False) -> None:
     """List what can be benchmarked on: this machine, named devices, phones; without a subcommand."""
     if context.invoked_subcommand is not None:
+        if json:
+            from edgenet.errors import UsageError
+
+            raise UsageError(f"--json goes behind {context.invoked_subcommand}")
         return
     from devices.check import survey
     from edgenet import devices_report

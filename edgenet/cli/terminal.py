@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import functools
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
         try:
             _take_the_terminal()
-            function(*args, **kwargs)
+            with _ended_in_good_order():
+                function(*args, **kwargs)
         except EdgenetError as exc:
             error(str(exc))
             raise typer.Exit(exc.exit_code) from exc
@@ -61,6 +65,29 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from exc
 
     return run
+
+
+@contextlib.contextmanager
+def _ended_in_good_order() -> Iterator[None]:
+    """Let what ends a service, and a terminal that is gone, do what Ctrl-C does: a device gets back what it was lent.
+
+    A second time the first ends it at once; the other, which is often said twice, is ignored from then on.
+    """
+    before: dict[int, Any] = {}
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, before[number] if number == signal.SIGTERM else signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def error(message: str) -> None:
@@ -173,7 +200,10 @@ def _take_the_terminal() -> None:
 
 
 def _results() -> IO[str]:
-    return _stdout or sys.stdout
+    stream = _stdout or sys.stdout
+    if stream is None:
+        raise OSError(errno.EBADF, "there is no stdout to show the result on: it was closed")
+    return stream
 
 
 def _plain(value: Any) -> Any:

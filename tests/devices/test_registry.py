@@ -81,7 +81,20 @@ def test_a_name_is_given_once(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "-oProxyCommand=x", "pi@-oProxyCommand=x", "ssh://-x", "@", "pi@", "a b", "a\nb", "android:", "android:-x"],
+    [
+        "",
+        "-oProxyCommand=x",
+        "pi@-oProxyCommand=x",
+        "ssh://-x",
+        "@",
+        "pi@",
+        "a b",
+        "a\nb",
+        "android:",
+        "android:-x",
+        "host:99999",
+        "a;b",
+    ],
 )
 def test_addresses_that_cannot_be(address: str) -> None:
     with pytest.raises(UnknownDevice, match="is no address"):

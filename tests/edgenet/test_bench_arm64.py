@@ -223,7 +223,12 @@ def test_a_repetition_that_throttles_is_measured_again(desk: Desk, made: Path) -
 def test_a_pi_that_stays_throttled_is_called_so(desk: Desk, edgenet: Edgenet, made: Path) -> None:
     (desk.pi / "run/throttled").write_text(UNDER_VOLTAGE_AND_THROTTLES)
     ran = edgenet("bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--json")
+    gated = edgenet(
+        "bench", made / "symbols_int8.tflite", "--device", "pi", "--repetitions", 1, "--max-ms", 1e6, "--json"
+    )
     (desk.pi / "run/throttled").write_text("0x0\n")
+    assert gated.code == 1
+    assert "--max-ms: no repetition counts, so nothing is proven of symbols_int8.tflite" in gated.err
     assert ran.code == 0, ran.err
     (row,) = ran.document["rows"]
     assert (row["verdict"], len(row["repetitions"])) == ("throttled", 3)

@@ -144,13 +144,16 @@ def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> N
     assert not list(desk.folder.rglob("owned*")) + list(desk.server.home.rglob("owned*"))
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, place: int) -> None:
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [(0, signal.SIGINT), (1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGHUP)],
+)
+def test_ctrl_c_leaves_nothing_running_and_keeps_what_was_measured(desk: Desk, place: int, how: int) -> None:
     before = len(recent(1000))
     command = [*BRIEFLY, "bench", str(INT8), "--repetitions", "100"]
     bench = subprocess.Popen([*command, "--device", desk.names[place]], stderr=subprocess.PIPE, text=True)
     assert comes(lambda: len(recent(1000)) > before and len(recent(1)[0].repetitions) > 0, 60)
-    bench.send_signal(signal.SIGINT)
+    bench.send_signal(how)
     _, said = bench.communicate(timeout=30)
     assert bench.returncode == 130
     assert "Traceback" not in said

@@ -16,6 +16,7 @@ import pytest
 from devices import onnx_runtime
 from devices.machine import INT8_FEATURES, isa_features
 from devices.onnx_runtime import is_exact_alone_here
+from edgenet.cli.bench import _save
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.demo import CALIBRATION_PER_CLASS
 from edgenet.gain import GAINS
@@ -251,6 +252,47 @@ def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
     ran = edgenet("bench", made / FILES[2], "--repetitions", 1, "--max-ms", 0.0001)
     assert ran.code == 3
     assert "slower than 0.0001 ms" in ran.err
+    assert (
+        edgenet("bench", made / FILES[2], "--max-ms", "nan").err
+        == "edgenet: --max-ms nan: give milliseconds, such as 20\n"
+    )
+
+
+def test_a_file_named_twice_is_measured_once(edgenet: Edgenet, made: Path) -> None:
+    again = made / ".." / made.name / FILES[2]
+    ran = edgenet("bench", made / FILES[2], again, "--repetitions", 1, "--json")
+    assert ran.code == 0, ran.err
+    assert [row["path"] for row in ran.document["rows"]] == [str(made / FILES[2])]
+
+
+def test_a_result_is_kept_whatever_the_file_is_called(tmp_path: Path) -> None:
+    _save({"path": "\udcff.tflite"}, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    assert "\\udcff.tflite" in kept.read_text()
+
+
+def test_a_result_that_cannot_be_kept_is_shown_all_the_same(edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, edgenet.cli.bench as bench\n"
+        "def full(*_): raise OSError(28, 'No space left on device')\n"
+        "bench._save = full\n"
+        f"sys.argv = ['edgenet', 'bench', {str(made / FILES[2])!r}, '--repetitions', '1', '-o', {str(tmp_path)!r}]\n"
+        "from edgenet.__main__ import main\n"
+        "main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert FILES[2] in ran.stdout
+    assert "No space left on device" in ran.stderr
+
+
+def test_without_a_stdout_it_is_one_line() -> None:
+    ran = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m edgenet models >&-"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "there is no stdout" in ran.stderr
 
 
 @pytest.mark.parametrize(

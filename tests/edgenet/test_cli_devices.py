@@ -108,6 +108,23 @@ def test_a_broken_list_and_a_broken_profile_are_one_line(edgenet: Edgenet, folde
     assert "devices.toml: not TOML" in edgenet("devices").err
 
 
+def test_a_profile_that_is_gone_hides_no_other_device(edgenet: Edgenet, folders: Path) -> None:
+    (folders / "config/profiles").mkdir(parents=True)
+    mine = folders / "config/profiles/mine.toml"
+    mine.write_text('title = "x"\narch = "aarch64"\n')
+    assert edgenet("devices", "add", "lab", GONE, "--profile", "mine", "--no-check").code == 0
+    mine.unlink()
+    listed = edgenet("devices", "--json")
+    assert listed.code == 0, listed.err
+    assert [(one["name"], one["reachable"]) for one in listed.document] == [("local", True), ("lab", False)]
+    assert "lab: no profile is called 'mine'" in listed.document[1]["trouble"]
+
+
+def test_json_that_would_be_ignored_is_refused(edgenet: Edgenet) -> None:
+    ran = edgenet("devices", "--json", "show", "local")
+    assert (ran.code, ran.out, ran.err) == (2, "", "edgenet: --json goes behind show\n")
+
+
 def test_what_is_put_there_is_removed_again(edgenet: Edgenet, folders: Path) -> None:
     left = folders / "cache/device/files" / ("0" * 64 + ".tflite")
     left.parent.mkdir(parents=True)
