@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import ConverterError
+
 if TYPE_CHECKING:
     import onnx
 
@@ -96,7 +98,7 @@ def to_model(graph: Graph, name: str, classes: int, metadata: Mapping[str, str])
         classes: Width of the float32 output [1, classes].
         metadata: Goes into `metadata_props`.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
     def tensor(array: np.ndarray, name: str) -> onnx.TensorProto:
         array = array.astype(np.float32) if array.dtype == np.float64 else array
@@ -117,7 +119,10 @@ def to_model(graph: Graph, name: str, classes: int, metadata: Mapping[str, str])
         producer_name="edgenet",
     )
     helper.set_model_props(model, dict(metadata))
-    checker.check_model(model, full_check=True)
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as exc:
+        raise ConverterError(f"ONNX cannot express this network so: {' '.join(str(exc).split())[:200]}") from exc
     return model
 
 

@@ -83,6 +83,14 @@ class _Whole:
     unit: np.ndarray
 
 
+OPSET_AXES_READ = 18
+"""From which on these operators read their axes, as ReduceSum does before; tf2onnx writes an older one."""
+
+_AXES_READ = {
+    f"Reduce{what}" for what in ("Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
+}
+
+
 @dataclass(slots=True)
 class _Writer:
     """The QDQ graph while it is written."""
@@ -128,7 +136,10 @@ class _Writer:
             inputs = [inputs[0], *self._weights(node)]
         elif node.op in WEIGHTED and node.inputs[0] in self.only_bytes and node.inputs[1] in self.source.constants:
             inputs[0] = self._read_apart(node)
-        self.result.nodes.append(Node(node.op, inputs, output, dict(node.attributes)))
+        attributes = dict(node.attributes)
+        if node.op in _AXES_READ and "axes" in attributes and self.result.opset >= OPSET_AXES_READ:
+            inputs.append(self.result.constant(np.array(attributes.pop("axes"), np.int64), f"{node.output}_axes"))
+        self.result.nodes.append(Node(node.op, inputs, output, attributes))
         if output in self.grids:
             self._store(output, self._levels(output), steps)
             if integer or passing:

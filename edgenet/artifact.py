@@ -294,6 +294,12 @@ def check_folder(folder: Path) -> None:
         raise EdgenetError(f"cannot write to {folder}: {known} {reason}; choose another folder")
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """Yield a path to write to; when the block ends well it becomes `path`, otherwise it is gone.
@@ -307,8 +313,7 @@ def appearing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         partial.replace(path)
     except OSError as exc:
         raise EdgenetError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc

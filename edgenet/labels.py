@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +134,9 @@ class _Names:
         """Return every index that the text may mean."""
         key = _key(text)
         same = self.with_first.get(key.split(",")[0], [])
+        if all(self.keys[index] == key for index in same):  # they differ in case alone, as "A" and "a" do
+            written = [index for index in same if _composed(self.given[index]) == _composed(text)]
+            return written if len(written) == 1 else same
         if "," not in key:
             return same
         exact = [index for index in same if self.keys[index] == key]
@@ -216,7 +220,12 @@ def _aligned(rows: _Names, names: _Names) -> list[int] | None:
     return None
 
 
+def _composed(text: str) -> str:
+    """Return a text with its accents in one piece: on a Mac, a folder's name has them apart."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _key(name: str) -> str:
     """Return a name as it is compared: no case, single spaces, and ", " between synonyms."""
-    synonyms = (" ".join(part.replace("_", " ").split()) for part in name.casefold().split(","))
+    synonyms = (" ".join(part.replace("_", " ").split()) for part in _composed(name).casefold().split(","))
     return ", ".join(synonyms)

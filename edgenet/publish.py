@@ -41,8 +41,9 @@ def publish(content: bytes, manifest: Manifest, out: Path) -> Artifact:
     with artifact.appearing(path) as partial:
         partial.write_bytes(content)
         manifest = _proven(partial, path, manifest)
+        artifact.sync(partial)  # so that little lies between the two names
         with artifact.appearing(artifact.manifest_path(path)) as beside:
-            beside.write_text(artifact.to_json(manifest), encoding="utf-8")
+            beside.write_text(artifact.to_json(manifest), encoding="utf-8", errors="backslashreplace")
     return Artifact(path, manifest)
 
 

@@ -89,7 +89,11 @@ def _foldable(core: keras.Model) -> dict[str, Any]:
             continue
         once = graph.called_once(core, node.operation) and graph.called_once(core, reader.operation)
         plain = node.operation.activation is keras.activations.linear and node.outputs[0] is not core.outputs[0]
-        if once and plain and isinstance(reader.operation, keras.layers.BatchNormalization):
+        norm = reader.operation
+        if not once or not plain or not isinstance(norm, keras.layers.BatchNormalization):
+            continue
+        axes = len(node.outputs[0].shape)
+        if norm.axis % axes == axes - 1:  # of the channels
             normalizations[node.operation.name] = reader.operation
     return normalizations
 

@@ -92,7 +92,12 @@ def aligned(core: keras.Model, kinds: Mapping[int, Kind], spans: Mapping[int, Ra
     wider, done = dict(spans), set[int]()
     for position, node in enumerate(graph.nodes(core)):
         inputs = [producer.get(id(tensor), -1) for tensor in node.input_tensors]
-        if type(node.operation).__name__ != "Add" or len(set(inputs)) != 2 or not {position, *inputs} <= spans.keys():
+        if (
+            type(node.operation).__name__ != "Add"
+            or len(inputs) != 2
+            or inputs[0] == inputs[1]
+            or not {position, *inputs} <= spans.keys()
+        ):
             continue
         fixed = {one: one in done or kinds[one] != "free" for one in inputs}
         given, other = sorted(inputs, key=lambda one: (not fixed[one], -float(spans[one].scale)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,16 @@ def evaluate(
     for one in results:
         if one.note:
             warn(f"{one.model}: {one.note}")
-    low = [f"{one.model} {one.accuracy.top1:.1%}" for one in results if one.accuracy.top1 < (min_top1 or 0)]
+    # Rounded down: 98.33 % must not read as "98.3 %, below 98.3 %".
+    low = [
+        f"{one.model} {math.floor(one.accuracy.top1 * 1000) / 10:.1f}%"
+        for one in results
+        if one.accuracy.top1 < (min_top1 or 0)
+    ]
     if low:
-        raise GateMissed(f"top-1 below {min_top1:.1%}: {', '.join(low)}")
+        raise GateMissed(f"top-1 below {_percent(min_top1 or 0)}: {', '.join(low)}")
+
+
+def _percent(share: float) -> str:
+    """Write a share with one decimal at least, and as many as it was given with."""
+    return f"{max(f'{100 * share:.1f}', f'{100 * share:.6f}'.rstrip('0'), key=len)}%"

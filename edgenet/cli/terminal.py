@@ -52,6 +52,9 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as exc:
             error(f"interrupted; {exc if exc.args and exc.args[0] else 'no model file is half-written'}")
             raise typer.Exit(130) from exc
+        except MemoryError as exc:
+            error("out of memory: fewer images, a smaller network, --effort plain, or a machine that has more")
+            raise typer.Exit(1) from exc
         except ModuleNotFoundError as exc:
             error(
                 f'{exc.name} is not installed, which this needs: pip install "edgenet[convert]", or see edgenet doctor'

@@ -92,6 +92,7 @@ def open_network(
         EdgenetError: a file is missing, damaged, unsafe, or no image classifier.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
     if not names_a_network(model):
         if weights or classes:
             raise UsageError(f"--weights and --classes belong to a network's name; {model} brings its own")
@@ -158,6 +159,14 @@ def _unchanged(file: Path, expected: str) -> None:
         raise EdgenetError(f"{file} has changed since this file was made from it; convert again, or give --against")
 
 
+def _as_networks_expect() -> None:
+    """Take back what the user's keras.json makes of Keras: networks are float32, with their channels last."""
+    import keras
+
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+
+
 def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
     import dataclasses
 
@@ -165,6 +174,8 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
 
     from edgenet.nets.build import build
     from edgenet.nets.weights import classes_in, imagenet_weights, load_weights
+
+    _as_networks_expect()
 
     file: Path | None = None
     if weights == "imagenet":
@@ -189,6 +200,8 @@ def _symbols(weights: str) -> Network:
     from edgenet.nets.weights import load_weights
     from edgenet.symbols.glyphs import LABELS
     from edgenet.symbols.train import SPEC, weights_path
+
+    _as_networks_expect()
 
     file = Path(weights) if weights else weights_path()
     core = build(SPEC)
@@ -218,6 +231,11 @@ def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Netwo
     from edgenet.nets.affine import as_classifier, input_affine
     from edgenet.nets.load import file_kind, load_model, one_line
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as exc:
+        raise EdgenetError(f"{path}: a name that is no UTF-8 can stand in no model file; rename it") from exc
+    _as_networks_expect()
     model = load_model(path, trust=trust, size=size)
     with one_line(path):
         inside = input_affine(model)

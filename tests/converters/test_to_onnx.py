@@ -182,6 +182,16 @@ def test_unknown_layers_go_through_tf2onnx(tmp_path: Path) -> None:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
 
 
+def test_what_tf2onnx_writes_is_valid_in_16_bits_too(tmp_path: Path) -> None:
+    image = layers.Input((24, 24, 3))
+    x = layers.LayerNormalization()(layers.Conv2D(6, 3, strides=2)(image))  # means whose axes are read from opset 18 on
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="relu")(x))
+    model = keras.Model(image, layers.Dense(4, "softmax")(x))
+    images = pictures(6, 24)
+    written(to_onnx.quantize(model, [images], **V1, precision="int16x8"), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.01
+
+
 def test_what_tf2onnx_cannot_express_is_one_line() -> None:
     image = layers.Input((16, 16, 3))
     x = layers.UnitNormalization()(layers.GlobalAveragePooling2D()(image))

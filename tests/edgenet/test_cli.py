@@ -19,7 +19,9 @@ from devices.onnx_runtime import is_exact_alone_here
 from edgenet.cli.bench import _save
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.demo import CALIBRATION_PER_CLASS
+from edgenet.errors import EdgenetError
 from edgenet.gain import GAINS
+from edgenet.nets.network import open_network
 from edgenet.symbols.glyphs import LABELS
 
 from .conftest import NETWORK, Edgenet, Ran
@@ -284,6 +286,24 @@ def test_a_result_that_cannot_be_kept_is_shown_all_the_same(edgenet: Edgenet, ma
     assert ran.returncode == 1
     assert FILES[2] in ran.stdout
     assert "No space left on device" in ran.stderr
+
+
+def test_the_users_settings_of_keras_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "theano", "image_data_format": "channels_first", "floatx": "float16"}'
+    )
+    own = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch"}
+    words = ("convert", "mobilenet_v1_0.25_32", "--weights", "none", "--to", "onnx", "-o", str(tmp_path), "--json")
+    ran = subprocess.run(
+        [sys.executable, "-m", "edgenet", *words], capture_output=True, text=True, env=own, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)
+
+
+def test_a_name_that_is_no_utf8_is_one_line() -> None:
+    with pytest.raises(EdgenetError, match=r"a name that is no UTF-8 can stand in no model file; rename it"):
+        open_network("/tmp/\udcff.keras")
 
 
 def test_without_a_stdout_it_is_one_line() -> None:

@@ -104,6 +104,19 @@ def test_what_cannot_be_matched_is_never_guessed(tmp_path: Path, folder: str, co
     assert complaint in refusal(folders(tmp_path, folder), FISH)
 
 
+def test_labels_that_differ_in_case_are_told_apart_as_written_and_accents_may_be_in_two_pieces(tmp_path: Path) -> None:
+    names = ("A", "a", "caf\u00e9")
+    assert labelled(folders(tmp_path / "one", "A", "a", "cafe\u0301"), names).targets.tolist() == [0, 1, 2]
+    assert "may be any of the labels 0 'AB', 1 'ab'" in refusal(folders(tmp_path / "two", "Ab"), ("AB", "ab"))
+
+
+def test_somebody_elses_table_beside_the_folders_is_none(tmp_path: Path) -> None:
+    root = folders(tmp_path, "tench")
+    (tmp_path / "classes.csv").write_text("filename,label\na.jpg,dog\n")
+    assert labelled(root, ("tench",)).targets.tolist() == [0]
+    assert "classes.csv" in refusal(folders(tmp_path, "n01440764"), ("tench",))
+
+
 def test_nearest_labels_help(tmp_path: Path) -> None:
     message = refusal(folders(tmp_path, "golden retreiver"), ("cat", "golden retriever", "Labrador retriever", "tench"))
     assert "nearest: 'golden retriever', 'Labrador retriever', " in message

@@ -13,6 +13,7 @@ from keras import layers
 from PIL import Image
 
 from converters.int8 import arithmetic, graph, islands
+from converters.int8 import correct as correct_module
 from converters.int8.arithmetic import Range
 from converters.int8.correct import METHODS, Method, correct
 from converters.int8.prepare import Prepared, prepare
@@ -66,6 +67,27 @@ def test_the_mean_of_every_layer_is_restored(
         off = np.abs(rough[name] - mean).max()
         assert off > 1e-4, "rounding must shift some mean of each layer, or this test says nothing"
         assert np.abs(mended[name] - mean).max() < 0.01 * off + 2e-6
+
+
+@BY_NAME
+def test_a_dense_layer_may_stand_behind_more_axes_than_one(
+    images: np.ndarray, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keras.utils.set_random_seed(3)
+    image = keras.Input(images.shape[1:])
+    x = layers.Conv2D(12, 3, 2, "same", activation="relu", name="stem")(image)
+    gate = layers.Reshape((1, 1, 12))(layers.GlobalAveragePooling2D()(x))
+    gate = layers.Dense(12, "sigmoid", name="excite")(layers.Dense(4, "relu", name="squeeze")(gate))
+    x = layers.Dense(8, "relu", name="pixels")(layers.Multiply()([x, gate]))
+    answer = layers.Dense(5, "softmax", name="scores")(layers.GlobalAveragePooling2D()(x))
+    prepared = prepare(keras.Model(image, answer), images, **SIGNED)
+    assert prepared is not None
+    corrected = correct(prepared.simulator, prepared.start, images, method)
+    assert sqnr_db(prepared, corrected, images) > 20
+    monkeypatch.setattr(correct_module, "MOST_INPUTS", 3)  # where GPTQ would take an hour, weights go to the nearest
+    wide = correct(prepared.simulator, prepared.start, images, method)
+    nearest = correct(prepared.simulator, prepared.start, images, NEAREST)
+    assert all((wide.weights[name][0] == nearest.weights[name][0]).all() for name in nearest.weights)
 
 
 @BY_NAME
@@ -235,3 +257,13 @@ def test_a_real_narrow_network_gains_8_db(data: Path) -> None:
     assert plain < 14
     assert min(corrected) > 21
     assert max(corrected[1:]) > corrected[0], "GPTQ gains over the nearest step"
+
+
+def test_a_sum_that_has_one_tensor_twice_is_prepared() -> None:
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 3))
+    one, other = (layers.Conv2D(4, 1, name=name)(image) for name in ("one", "other"))
+    x = layers.GlobalAveragePooling2D()(layers.Add(name="sum")([one, other, one]))
+    model = keras.Model(image, layers.Dense(3, "softmax")(x))
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    assert prepare(model, images, **SIGNED) is not None

@@ -74,6 +74,14 @@ def test_the_folded_network_is_the_same_function(scale: bool, center: bool, bias
         np.testing.assert_array_equal(kept, was)
 
 
+def test_a_normalization_of_another_axis_stays() -> None:
+    image = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(axis=1)(layers.Conv2D(5, 3, padding="same")(image))
+    model = spread(keras.Model(image, layers.Dense(4, "softmax")(layers.Flatten()(x))))
+    pixels = noise()[:, :6, :6]
+    np.testing.assert_allclose(np.asarray(fold(model)(pixels)), np.asarray(model(pixels)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_copy_has_weights_of_its_own() -> None:
     model = network(scale=True, center=True, bias=True)
     expected = np.asarray(model(noise()))
