@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -147,3 +148,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory, bundles: Path) -> Iterator[De
         registry.add(registry.addressed("pi", server.address, key=server.key))
         yield Desk(server, phone, folder)
         subprocess.run([adb, "kill-server"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """Let SIGHUP mean that the terminal is gone, here and in what is started: under nohup it means nothing."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

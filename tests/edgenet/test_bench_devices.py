@@ -144,6 +144,7 @@ def test_names_reach_no_shell(desk: Desk, edgenet: Edgenet, tmp_path: Path) -> N
     assert not list(desk.folder.rglob("owned*")) + list(desk.server.home.rglob("owned*"))
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize(
     ("place", "how"),
     [(0, signal.SIGINT), (1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM), (2, signal.SIGHUP)],

@@ -140,6 +140,7 @@ def children(parent: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_within_a_second_with_the_recording_playable(camera: MjpegCamera, tmp_path: Path, how: int) -> None:
     log, video = tmp_path / "seen.jsonl", tmp_path / "out.mp4"

@@ -69,6 +69,7 @@ def test_while_a_camera_is_being_opened_that_does_not_answer(tmp_path: Path, how
         assert it.out == ""
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 def test_a_terminal_that_is_gone_may_be_said_twice_and_who_ignores_that_goes_on() -> None:
     controls = Controls()
     with leaving(controls) as opened:
