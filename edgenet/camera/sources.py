@@ -30,15 +30,21 @@ def open_source(text: str, size: tuple[int, int] | None = None) -> Source:
         raise SourceError("no source; give a camera's number such as 0, a clip, a folder, an address or picamera2")
     if text == "picamera2":
         return open_picamera(size)
+    path = file_path(text)
+    if path is not None:
+        return open_file(path)
+    return open_url(text) if _URL.match(text) else open_device(text, size)
+
+
+def file_path(text: str) -> Path | None:
+    """Return the path of the file or folder that a source means; None where it is a camera or an address."""
     scheme = _URL.match(text)
     if scheme and scheme[1].lower() == "file":
         parts = _NUMBER.split(text[len(scheme[0]) :])
-        return open_file(Path("".join(part if place % 2 else unquote(part) for place, part in enumerate(parts))))
-    if scheme:
-        return open_url(text)
-    if (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):
-        return open_device(text, size)
-    return open_file(Path(text).expanduser())
+        return Path("".join(part if place % 2 else unquote(part) for place, part in enumerate(parts)))
+    if scheme or (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):
+        return None
+    return Path(text).expanduser()
 
 
 def first_camera(size: tuple[int, int] | None = None) -> Source:

@@ -74,10 +74,14 @@ class Wishes:
 
     def _check_files(self) -> None:
         """Refuse to write over what is read, and to write two things into one file."""
-        read = {"the model": self.file, "the source": Path(self.source).expanduser() if self.source else None}
-        kept = {"--log": self.log, "--record": self.record}
-        for option, path in kept.items():
-            for what, other in (*read.items(), *(one for one in kept.items() if one[0] > option)):
+        from edgenet.camera.sources import file_path
+
+        read = (("the model", self.file), ("the source", file_path(self.source.strip()) if self.source else None))
+        for option, path, others in (
+            ("--log", self.log, (*read, ("--record", self.record))),
+            ("--record", self.record, read),
+        ):
+            for what, other in others:
                 if path is not None and other is not None and _same(path, other):
                     raise UsageError(f"{option} {path}: that is the file of {what}; choose another")
 

@@ -414,6 +414,7 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
         (("--in-browser", "--threads", "2"), 2, "leave --threads out"),
         (("--in-browser", "--roi", "0,0,9,9"), 2, "--roi needs the model to run here"),
         (("--record", "CLIP", "--source", "CLIP"), 2, "clip.mp4: that is the file of the source"),
+        (("--record", "CLIP", "--source", "file://CLIP"), 2, "clip.mp4: that is the file of the source"),
         (("--log", "CLIP", "--source", "CLIP"), 2, "clip.mp4: that is the file of the source"),
         (("mine.tflite", "--log", "./mine.tflite"), 2, "mine.tflite: that is the file of the model"),
         (("--log", "o.mp4", "--record", "./o.mp4", "--source", "CLIP"), 2, "o.mp4: that is the file of --record"),
@@ -438,7 +439,7 @@ def test_what_cannot_be_is_one_line_that_says_what_to_do(
     places = {"CLIP": str(clip), "LABELS": str(tmp_path / "labels.txt")}
     view = () if "--view" in arguments or "--in-browser" in arguments else ("--view", "none", "--json")
     before = clip.read_bytes()
-    ran = edgenet("camera", *(places.get(word, word) for word in arguments), *view)
+    ran = edgenet("camera", *(places.get(word, word.replace("CLIP", str(clip))) for word in arguments), *view)
     assert ran.code == code, ran.err
     assert ran.out == ""
     assert ran.err.count("\n") == 1
