@@ -17,17 +17,26 @@ from devices.shell import Shell
 FIXED_PERFORMANCE_API = 30  # Android 11
 
 _CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"  # those of one cluster are one file
+_WAS = "governors"
 
-# $1: where the device's files lie. Prints a line `governor path` for each that was changed.
+# $1: our folder on the device; $2: where its files lie. What was chosen before is written down on the device first: one
+# that could not bring it back (a cut cable, kill -9) leaves that to the next one. Prints "held" where clocks are.
 _PERFORMANCE = f"""
 [ "$(id -u)" = 0 ] || exit 0
-for f in "$1"{_CPUFREQ}; do
+was=$1/{_WAS}; boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+[ -e "$was" ] && read -r of <"$was" && [ "$of" = "boot $boot" ] || echo "boot $boot" >"$was" || exit 0
+for f in "$2"{_CPUFREQ}; do
     g=$(cat "$f" 2>/dev/null) && [ "$g" != performance ] || continue
-    echo performance 2>/dev/null >"$f" && printf '%s %s\\n' "$g" "$f"
-done; true
+    printf '%s %s\\n' "$g" "$f" >>"$was" && echo performance 2>/dev/null >"$f" && held=1
+done
+while read -r g f; do [ "$g" = boot ] || held=1; done <"$was"
+[ "$held" ] && echo held || rm -f "$was"
 """
-# $1 and so on: those lines.
-_RESTORE = 'for line; do printf "%s\\n" "${line%% *}" >"${line#* }"; done'
+# $1: our folder. Where two lines name one file, the later one tells what it was.
+_RESTORE = f"""
+cd "$1" && [ -e {_WAS} ] || exit 0
+while read -r g f; do [ "$g" = boot ] || echo "$g" 2>/dev/null >"$f"; done <{_WAS}; rm -f {_WAS}
+"""
 _FIX = "cmd power set-fixed-performance-mode-enabled"
 
 
@@ -66,8 +75,8 @@ def _phone(shell: Shell, info: DeviceInfo) -> tuple[str, ...]:
 
 
 def _linux(shell: Shell, info: DeviceInfo, root: str) -> tuple[str, ...]:
-    """Choose the governor performance; what brings the others back, () where nothing was changed."""
-    if info.state.governor in (None, "performance"):
+    """Choose the governor performance; what brings the others back, () where nothing is changed."""
+    if info.state.governor is None:
         return ()
-    changed = shell.run(("sh", "-c", _PERFORMANCE, "sh", root.rstrip("/"))).stdout.decode(errors="replace").splitlines()
-    return ("sh", "-c", _RESTORE, "sh", *changed) if changed else ()
+    done = shell.run(("sh", "-c", _PERFORMANCE, "sh", shell.root, root.rstrip("/")))
+    return ("sh", "-c", _RESTORE, "sh", shell.root) if done.stdout.strip() == b"held" else ()

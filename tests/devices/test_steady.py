@@ -56,6 +56,43 @@ def test_the_governor_is_performance_while_files_are_timed(shell: LocalShell, pr
     assert governors(root) == {"ondemand"}
 
 
+def test_one_that_was_killed_leaves_the_old_governors_to_the_next(
+    shell: LocalShell, programs: Path, tmp_path: Path
+) -> None:
+    program(programs, "id", "echo 0")
+    root, info = pi(shell, tmp_path)
+    held = steady(shell, info, root=str(root))
+    held.__enter__()  # and never left
+    later = probe(shell, "ssh", str(root))
+    assert later.state.governor == "performance"
+    said: list[str] = []
+    with steady(shell, later, said.append, str(root)):
+        assert governors(root) == {"performance"}
+    assert governors(root) == {"ondemand"}
+    assert said == ["hold the clocks of local"]
+    assert not list((tmp_path / "device").glob("governors"))
+
+
+def test_what_was_written_down_before_the_device_started_anew_is_not_brought_back(
+    shell: LocalShell, programs: Path, tmp_path: Path
+) -> None:
+    program(programs, "id", "echo 0")
+    root, info = pi(shell, tmp_path)
+    left = tmp_path / "device" / "governors"
+    left.parent.mkdir(exist_ok=True)
+    first = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    left.write_text(f"boot of another time\npowersave {first}\n")
+    with steady(shell, info, root=str(root)):
+        pass
+    assert governors(root) == {"ondemand"}
+    for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"):
+        path.write_text("performance\n")
+    with steady(shell, probe(shell, "ssh", str(root)), root=str(root)):
+        pass
+    assert governors(root) == {"performance"}
+    assert not left.exists()
+
+
 def test_who_is_not_root_changes_nothing(shell: LocalShell, programs: Path, tmp_path: Path) -> None:
     program(programs, "id", "echo 1000")
     root, info = pi(shell, tmp_path)
