@@ -10,13 +10,13 @@ import errno
 import faulthandler
 import functools
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
+
+from edgenet.endings import when_asked_to_end
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,7 +41,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
         try:
             _take_the_terminal()
-            with _ended_in_good_order():
+            with when_asked_to_end(_interrupt):  # a device gets back what it was lent
                 function(*args, **kwargs)
         except EdgenetError as exc:
             error(str(exc))
@@ -70,27 +70,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-@contextlib.contextmanager
-def _ended_in_good_order() -> Iterator[None]:
-    """Let what ends a service, and a terminal that is gone, do what Ctrl-C does: a device gets back what it was lent.
-
-    A second time the first ends it at once; the other, which is often said twice, is ignored from then on.
-    """
-    before: dict[int, Any] = {}
-
-    def interrupt(number: int, _: object) -> None:
-        signal.signal(number, before[number] if number == signal.SIGTERM else signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def error(message: str) -> None:
