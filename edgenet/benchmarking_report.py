@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from edgenet.short_names import short_names
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from devices.latency import Latency
     from edgenet.benchmarking import Benchmark, Profile, Row
 
@@ -105,12 +109,13 @@ def table(rows: Sequence[Row]) -> Table:
         "verdict",
     ):
         shown.add_column(column, justify="left" if column in _LEFT else "right", overflow="fold")
+    names = short_names(row.latency.path for row in rows)
     for row in rows:
         one = row.latency
         delegated = f" {one.delegated_ops}/{one.ops} ops" if one.ops and one.delegated_ops is not None else ""
         shown.add_row(
             *((one.device,) if first else ()),
-            one.path.name,
+            names[one.path],
             str(one.threads),
             f"{one.median_ms:.2f} ms",
             f"{one.ci95_ms[0]:.2f} .. {one.ci95_ms[1]:.2f}" if one.ci95_ms else "",
@@ -128,13 +133,14 @@ def table(rows: Sequence[Row]) -> Table:
 
 def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
     """Say in a line each what a reader of the table should know: why int8 is not faster, why a verdict is not valid."""
-    said = [f"{_where(row)}: {words}" for row in rows for words in _remarks(row)]
-    return (*dict.fromkeys(said), *_disagreements(rows))
+    names = short_names(row.latency.path for row in rows)
+    said = [f"{_where(row, names)}: {words}" for row in rows for words in _remarks(row)]
+    return (*dict.fromkeys(said), *_disagreements(rows, names))
 
 
-def _where(row: Row) -> str:
+def _where(row: Row, names: Mapping[Path, str]) -> str:
     one = row.latency
-    return f"{one.path.name} on {one.device}, {one.threads} thread{'s' * (one.threads > 1)}"
+    return f"{names[one.path]} on {one.device}, {one.threads} thread{'s' * (one.threads > 1)}"
 
 
 def _remarks(row: Row) -> list[str]:
@@ -154,14 +160,14 @@ def _remarks(row: Row) -> list[str]:
     return [*said, *filter(None, (row.published, row.threads_note))]
 
 
-def _disagreements(rows: Sequence[Row]) -> list[str]:
+def _disagreements(rows: Sequence[Row], names: Mapping[Path, str]) -> list[str]:
     """Say which files answer the same input differently on the devices of a call."""
     answers: dict[str, dict[str, Row]] = {}
     for row in rows:
         answers.setdefault(row.latency.sha256, {}).setdefault(row.latency.output_hash, row)
     said = []
     for differing in (list(one.values()) for one in answers.values() if len(one) > 1):
-        name, devices = differing[0].latency.path.name, dict.fromkeys(row.latency.device for row in differing)
+        name, devices = names[differing[0].latency.path], dict.fromkeys(row.latency.device for row in differing)
         exact = differing[0].precision == "int8" and name.endswith(".tflite")
         meaning = _LOGITS if exact else _LAST_BITS
         where = f"on {' and on '.join(devices)}" if len(devices) > 1 else "with different numbers of threads"

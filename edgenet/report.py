@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from edgenet import benchmarking_report, layers
+from edgenet.short_names import short_names
 from edgenet.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def models_table(specs: Sequence[ModelSpec]) -> Table:
     """Draw the list of networks, a section a family."""
     table = Table(caption="Any alpha in (0, 2] and any size from 32 up is understood; these have published weights.")
     for column in ("name", "alpha", "size", "parameters", "multiply-adds"):
-        table.add_column(column, justify="left" if column == "name" else "right")
+        table.add_column(column, justify="left" if column == "name" else "right", overflow="fold")
     for before, spec in zip((None, *specs), specs, strict=False):
         if before is not None and spec.family != before.family:
             table.add_section()
@@ -83,7 +84,7 @@ def layer_tables(spec: ModelSpec) -> tuple[Table, Table]:
     """Draw a network's layer table, and the share of each layer type."""
     table = Table(title=spec.name)
     for column in ("layer", "type", "kernel", "stride", "input", "output", "parameters", "multiply-adds"):
-        table.add_column(column, justify="left" if column in ("layer", "type") else "right")
+        table.add_column(column, justify="left" if column in ("layer", "type") else "right", overflow="fold")
     for layer in layers.layout(spec):
         kernel = f"{layer.kernel}x{layer.kernel}" if layer.kernel else ""
         cost = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}") if layer.kernel else ("", "")
@@ -99,7 +100,7 @@ def _share_table(spec: ModelSpec) -> Table:
     note = "Shares of the kernels' weights, as the papers count (biases and batch normalization left out)."
     table = Table(title="share of each layer type", caption=note)
     for column in ("type", "layers", "weights", "share", "multiply-adds", "share"):
-        table.add_column(column, justify="left" if column == "type" else "right")
+        table.add_column(column, justify="left" if column == "type" else "right", overflow="fold")
     weights, cost = layers.kernel_weights(spec), layers.multiply_adds(spec)
     for s in layers.shares(spec):
         table.add_row(
@@ -158,11 +159,13 @@ def verification_table(results: Sequence[Verification]) -> Table:
         "verdict",
     )
     for column in columns:
-        table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
+        justify: Literal["left", "right"] = "left" if column in ("file", "precision", "verdict") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    names = short_names(one.file for one in results)
     for one in results:
         a = one.agreement
         table.add_row(
-            one.file.name,
+            names[one.file],
             one.precision,
             f"{a.max_abs:.1e}",
             f"{a.mean_abs:.1e}",
@@ -206,13 +209,15 @@ def evaluation_table(results: Sequence[Evaluation]) -> Table:
     """Draw how often models are right."""
     table = Table(caption=f"{results[0].accuracy.images} images; 95 % intervals (Wilson)")
     for column in ("model", "precision", "top-1", "interval", "top-5", "interval", "images/s", "runs on"):
-        table.add_column(column, justify="left" if column in ("model", "precision", "runs on") else "right")
+        justify: Literal["left", "right"] = "left" if column in ("model", "precision", "runs on") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    names = short_names(Path(one.model) for one in results)
     for one in results:
         a = one.accuracy
         low, high = a.top1_interval
         low5, high5 = a.top5_interval
         table.add_row(
-            Path(one.model).name,
+            names[Path(one.model)],
             one.precision,
             f"{a.top1:.1%}",
             f"{low:.1%} .. {high:.1%}",
@@ -255,7 +260,8 @@ def demo_table(result: Demo) -> Table:
     )
     columns = ("file", "precision", "size", "top-1", "agrees", "SQNR", "latency", "speed-up", "verdict")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("file", "precision", "verdict") else "right")
+        justify: Literal["left", "right"] = "left" if column in ("file", "precision", "verdict") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in result.rows:
         a, manifest, gain = row.verification.agreement, row.artifact.manifest, row.speed.gain
         table.add_row(

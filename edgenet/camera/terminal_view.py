@@ -45,7 +45,7 @@ class TerminalView:
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(file=self._stream, highlight=False, markup=False)
+            console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
             self._live = Live(self, console=console, refresh_per_second=_REDRAWN_HZ, vertical_overflow="crop")
             self._live.start()
             self._keys.start()

@@ -90,7 +90,7 @@ def show(result: RenderableType) -> None:
 
     stream = _results()
     width = None if stream.isatty() else 160
-    Console(file=stream, width=width, highlight=False, markup=False).print(result)
+    Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(result)
 
 
 def show_json(document: Any) -> None:

@@ -32,6 +32,7 @@ def verify(
     from edgenet import prove, report
     from edgenet.dataset import image_files
     from edgenet.errors import GateMissed, UsageError
+    from edgenet.short_names import short_names
 
     if not against and (weights or classes or size):
         raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
@@ -52,6 +53,7 @@ def verify(
         show_json([report.verification_json(one) for one in results])
     else:
         show(report.verification_table(results))
-    missed = [f"{one.file.name} ({', '.join(one.verdict.reasons)})" for one in results if not one.verdict.passed]
+    names = short_names(one.file for one in results)
+    missed = [f"{names[one.file]} ({', '.join(one.verdict.reasons)})" for one in results if not one.verdict.passed]
     if missed:
         raise GateMissed(f"not what the float network answers: {'; '.join(missed)}")
