@@ -222,13 +222,19 @@ def load(path: Path) -> Artifact | None:
     return Artifact(path, manifest)
 
 
-def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | None) -> Artifact:
+def describe(
+    path: Path,
+    info: ModelInfo,
+    input_range: tuple[float, float] | None,
+    crop: Literal["center", "squash"] = "center",
+) -> Artifact:
     """Describe a foreign file by what its runtime says of it.
 
     Args:
         path: the file.
         info: what the runtime said.
         input_range: scale and offset of a float input; integer inputs take raw bytes and need none.
+        crop: how pictures become its input's shape, which no file says.
 
     Raises:
         UsageError: a float input, and nobody has said what it ranges over.
@@ -247,7 +253,7 @@ def describe(path: Path, info: ModelInfo, input_range: tuple[float, float] | Non
         )
     scale, offset = input_range or (1.0, 0.0)
     height, width = image.shape[1:3] if layout == "NHWC" else image.shape[2:]
-    prep = Preprocessing(height, width)
+    prep = Preprocessing(height, width, crop)
     eats = Input(height, width, image.dtype, layout, "RGB", scale, offset, prep.crop, prep.interpolation, prep.sha256())
     classes = scores.shape[-1]
     labels = info.labels or ()

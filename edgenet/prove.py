@@ -63,8 +63,13 @@ def is_model_file(model: str) -> bool:
     return Path(model).suffix.lower() in SUFFIXES
 
 
-def open_artifact(path: Path, input_range: str = "") -> Artifact:
+def open_artifact(path: Path, input_range: str = "", crop: Literal["center", "squash"] = "center") -> Artifact:
     """Read a model file's manifest, or describe a foreign file by what its runtime says.
+
+    Args:
+        path: the file.
+        input_range: of a foreign file that takes floats: a key of INPUT_RANGES.
+        crop: of a foreign file.
 
     Raises:
         UsageError: a foreign file takes floats, and nobody has said of what range.
@@ -75,7 +80,7 @@ def open_artifact(path: Path, input_range: str = "") -> Artifact:
     if known is not None:
         return known
     with ModelProcess(path) as process:
-        return artifact.describe(path, process.info, INPUT_RANGES[input_range] if input_range else None)
+        return artifact.describe(path, process.info, INPUT_RANGES[input_range] if input_range else None, crop)
 
 
 def verify_files(
@@ -253,21 +258,44 @@ class EvaluationRequest:
     classes: int | None
     input_range: str
     size: int | None
-    crop: Literal["center", "squash"]
+    crop: Literal["center", "squash"] | None  # None: center
     workers: int | None
     trust: bool
 
 
-def evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -> Evaluation:
-    """Measure top-1 and top-5 of a model file or of a network.
+def evaluate_models(models: Sequence[str], request: EvaluationRequest, progress: Progress) -> tuple[Evaluation, ...]:
+    """Measure top-1 and top-5 of model files and of networks.
 
     Raises:
-        UsageError: nobody says what the classes are called.
+        UsageError: an option that concerns none of them; nobody says what the classes are called.
         EdgenetError: a class folder fits no label, or a picture cannot be read.
-        DeviceError: the file cannot be opened.
+        DeviceError: a file cannot be opened.
     """
+    files = [model for model in models if is_model_file(model)]
+    foreign = any(not artifact.manifest_path(Path(model)).exists() for model in files)
+    network = any(names_a_network(model) for model in models if model not in files)
+    keras = any(not names_a_network(model) for model in models if model not in files)
+    for option, given, used, whose in (
+        ("--weights", request.weights, network, "networks that are named"),
+        ("--classes", request.classes, network, "networks that are named"),
+        ("--size", request.size, keras, "Keras models of your own"),
+        ("--trust", request.trust, keras, "Keras models of your own"),
+        (
+            "--input-range",
+            request.input_range,
+            keras or foreign,
+            "Keras models of your own and files without a manifest",
+        ),
+        ("--crop", request.crop, keras or network or foreign, "all but files whose manifest says it"),
+    ):
+        if given and not used:
+            raise UsageError(f"{option} concerns {whose}, and there is none here; leave it out")
+    return tuple(_evaluate_model(model, request, progress) for model in models)
+
+
+def _evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -> Evaluation:
     if is_model_file(model):
-        subject = open_artifact(Path(model), request.input_range)
+        subject = open_artifact(Path(model), request.input_range, request.crop or "center")
         answers = subject.manifest.output
         known = Labels(answers.labels, answers.wnids or None) if answers.labels else None
         dataset = _dataset(model, known, answers.classes, request)
@@ -275,7 +303,7 @@ def evaluate_model(model: str, request: EvaluationRequest, progress: Progress) -
     progress("load the network", 0, 0)
     network = open_float(model, request.weights, request.classes, request.input_range, request.size, request.trust)
     dataset = _dataset(model, network.labels, network.classes, request)
-    prep = Preprocessing(network.height, network.width, request.crop)
+    prep = Preprocessing(network.height, network.width, request.crop or "center")
     return evaluate_network(network, dataset, prep, progress)
 
 

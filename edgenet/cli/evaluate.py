@@ -30,7 +30,12 @@ def evaluate(
     classes: options.Classes = None,
     input_range: options.InputRangeOption = None,
     size: options.Size = None,
-    crop: options.CropOption = options.Crop.center,
+    crop: Annotated[
+        options.Crop | None,
+        typer.Option(
+            help="center (default): cut the largest centred part; squash: cut nothing. A manifest says it itself."
+        ),
+    ] = None,
     min_top1: Annotated[
         float | None, typer.Option(help="Exit 3 if a top-1 is below this share, such as 0.7.", min=0, max=1)
     ] = None,
@@ -51,12 +56,12 @@ def evaluate(
         classes=classes,
         input_range=options.value(input_range),
         size=size,
-        crop=crop.value,
+        crop=crop.value if crop else None,
         workers=workers,
         trust=trust,
     )
     with Progress() as progress:
-        results = [prove.evaluate_model(model, request, progress) for model in models]
+        results = prove.evaluate_models(models, request, progress)
     if json:
         show_json([report.evaluation_json(one) for one in results])
     else:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from devices import onnx_runtime
 from devices.machine import INT8_FEATURES, isa_features
@@ -248,6 +249,40 @@ def test_evaluate_gives_files_and_network_the_same_top1(edgenet: Edgenet, made: 
     assert all(row["images"] == 120 for row in rows)
     assert rows[0]["top1"] > 0.95
     assert rows[0]["top1_interval"][0] <= rows[0]["top1"] <= rows[0]["top1_interval"][1]
+
+
+def test_a_foreign_file_is_given_pictures_as_the_user_says(
+    edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs.tflite").write_bytes((made / FILES[0]).read_bytes())
+    for file in pictures.glob("*/*.png"):
+        (tmp_path / "wide" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.resize((image.width * 3, image.height)).save(tmp_path / "wide" / file.parent.name / file.name)
+    common = ("evaluate", tmp_path / "theirs.tflite", "--data", tmp_path / "wide", "--json")
+    (whole,), (cut,) = edgenet(*common, "--crop", "squash").document, edgenet(*common).document
+    assert whole["top1"] > 0.95
+    assert cut["top1"] < whole["top1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "option"),
+    [
+        (FILES[0], ("--crop", "squash")),
+        (FILES[0], ("--input-range", "0..1")),
+        (FILES[0], ("--weights", "none")),
+        ("theirs.tflite", ("--size", 64)),
+        ("theirs.tflite", ("--classes", 3)),
+        ("theirs.tflite", ("--trust",)),
+    ],
+)
+def test_an_option_that_concerns_no_model_is_refused(
+    edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path, file: str, option: tuple[object, ...]
+) -> None:
+    (tmp_path / "theirs.tflite").write_bytes((made / FILES[0]).read_bytes())
+    ran = edgenet("evaluate", (tmp_path if file == "theirs.tflite" else made) / file, "--data", pictures, *option)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{option[0]} concerns" in ran.err
 
 
 def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
