@@ -1,7 +1,8 @@
 """A phone for tests: the device's side of the adb protocol over TCP, for the real adb binary to talk to.
 
 Commands run for real, with /bin/sh on this machine; what a test can choose is how the phone misbehaves. There is no
-sync service (adb push): files travel on a command's standard input. Protocol: AOSP, packages/modules/adb, protocol.txt
+sync service (adb push): files travel on a command's standard input; what `adb reverse` asks for is noted, and no port
+is opened. Protocol: AOSP, packages/modules/adb, protocol.txt
 and shell_protocol.h. One thread a connection reads its packets; each command has threads of its own.
 """
 
@@ -93,6 +94,7 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._opened = 0
         self._sending = threading.Lock()
+        self._reversed: dict[str, str] = {}  # those of this connection alone
 
     def serve(self) -> None:
         """Read packets until the connection ends."""
@@ -155,14 +157,34 @@ class Link:
     def _open(self, theirs: int, request: bytes) -> None:
         self._opened += 1
         stream = self._streams[self._opened] = Stream(self, self._opened, theirs)
-        known = request.startswith((b"shell:", b"shell,", b"exec:", b"reboot:"))
+        known = request.startswith((b"shell:", b"shell,", b"exec:", b"reboot:", b"reverse:"))
         if known:
             self.send(Packet(b"OKAY", stream.ours, theirs))
         if request.startswith(b"reboot:"):
             threading.Thread(target=self.phone.reboot, daemon=True).start()
+        elif request.startswith(b"reverse:"):
+            self.phone.start_thread(self._reverse, stream, request.decode().removeprefix("reverse:"))
         elif known:
             self.phone.start_thread(self._run, stream, request)
         else:
+            self._close(stream)
+
+    def _reverse(self, stream: Stream, request: str) -> None:
+        """Forward a port of the phone's: forward:THEIRS;OURS, killforward:THEIRS, list-forward."""
+        answer = self.phone.reverse_answer
+        if request == "list-forward":
+            text = "".join(f"UsbFfs {theirs} {ours}\n" for theirs, ours in self._reversed.items())
+            answer = f"{len(text):04x}{text}".encode()
+        else:
+            self.phone.reversed.append(request)
+            verb, _, ports = request.partition(":")
+            theirs, _, ours = ports.partition(";")
+            if verb == "forward":
+                self._reversed[theirs] = ours
+            else:
+                self._reversed.pop(theirs, None)
+        with suppress(OSError, EOFError):
+            stream.write(answer)
             self._close(stream)
 
     def _run(self, stream: Stream, request: bytes) -> None:
@@ -250,6 +272,7 @@ class Adbd:
         port: chosen where 0.
         unauthorized: nobody accepts the question on its screen, until allow().
         mute: it takes connections and drops them, which adb calls offline.
+        reversed: what `adb reverse` asked for. reverse_answer: what it is told.
         drop_input_after, drop_output_after: the connection ends, once, after so many bytes of a command's.
     """
 
@@ -262,6 +285,8 @@ class Adbd:
     mute: bool = False
     drop_input_after: int | None = None
     drop_output_after: int | None = None
+    reversed: list[str] = field(default_factory=list)
+    reverse_answer: bytes = b"OKAY"
     links: set[Link] = field(default_factory=set)
     _door: socket.socket | None = None
     _threads: list[threading.Thread] = field(default_factory=list)

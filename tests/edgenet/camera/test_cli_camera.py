@@ -342,28 +342,10 @@ def test_in_the_terminal_a_picture_that_is_left_out_is_told_once(edgenet: Edgene
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(tmp_path: Path, host: str) -> None:
     tool = shutil.which("adb")
     if tool is None:
         pytest.skip("adb is not installed: apt install adb")
-    asked: list[str] = []
-
-    class Link(adbd.Link):
-        """Of a phone that also forwards ports backwards; it only notes which."""
-
-        def _open(self, theirs: int, request: bytes) -> None:
-            if not request.startswith(b"reverse:"):
-                super()._open(theirs, request)
-                return
-            asked.append(request.decode())
-            self._opened += 1
-            stream = self._streams[self._opened] = adbd.Stream(self, self._opened, theirs)
-            self.send(adbd.Packet(b"OKAY", stream.ours, theirs))
-            self.phone.start_thread(lambda: (stream.write(b"OKAY"), self._close(stream)))
-
-    monkeypatch.setattr(adbd, "Link", Link)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = {"ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "ANDROID_SERIAL": None}
@@ -386,11 +368,11 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(
                 assert ("?token=" in address[2]) == (host == "0.0.0.0")
                 own_address = f"http://127.0.0.1:{address[1]}{address[2]}"
                 assert shown == ["start", "-a", "android.intent.action.VIEW", "-d", own_address]
-                assert asked == [f"reverse:forward:tcp:{address[1]};tcp:{address[1]}"]
+                assert phone.reversed == [f"forward:tcp:{address[1]};tcp:{address[1]}"]
                 assert "TLS" not in it.err
                 it.interrupt()
                 assert it.ends() == 0
-            assert asked[1:] == [f"reverse:killforward:tcp:{address[1]}"]
+            assert phone.reversed[1:] == [f"killforward:tcp:{address[1]}"]
         finally:
             subprocess.run([tool, "kill-server"], env=known, check=False, capture_output=True)
 

@@ -1,52 +1,22 @@
-"""The page on a connected phone: the real adb, against a daemon whose `am` and whose reverse forwards are recorded."""
+"""The page on a connected phone: the real adb, against a daemon whose `am` is recorded."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devices.errors import DeviceError, DeviceUnreachable
+from edgenet.camera import phone as module
 from edgenet.camera.phone import PhonePage
-from tests.devices.adbd import Adbd, Link, Packet, Stream
+from tests.devices.adbd import Adbd
 
 URL = "http://127.0.0.1:8790/?token=a-b_c$(touch /tmp/owned)"
-
-
-class Forwards:
-    """What of `adb reverse` arrives at the phone: reverse:forward:tcp:A;tcp:B and reverse:killforward:tcp:A."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.answer = b"OKAY"
-        self._open = Link._open
-
-    def open(self, link: Link, theirs: int, request: bytes) -> None:
-        """Stand in for Link._open: an OKAY for the stream, one for the forward, and the end."""
-        if not request.startswith(b"reverse:"):
-            self._open(link, theirs, request)
-            return
-        self.asked.append(request.decode())
-        link._opened += 1
-        stream = link._streams[link._opened] = Stream(link, link._opened, theirs)
-        link.send(Packet(b"OKAY", stream.ours, theirs))
-        threading.Thread(target=self._reply, args=(link, stream), daemon=True).start()
-
-    def _reply(self, link: Link, stream: Stream) -> None:
-        stream.write(self.answer)
-        link._close(stream)
-
-
-@pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> Forwards:
-    recorded = Forwards()
-    monkeypatch.setattr(Link, "_open", lambda link, theirs, request: recorded.open(link, theirs, request))
-    return recorded
 
 
 @pytest.fixture
@@ -75,7 +45,7 @@ def started(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def phone(server: str, forwards: Forwards, started: Path) -> Iterator[Adbd]:
+def phone(server: str, started: Path) -> Iterator[Adbd]:
     path = f"PATH={started.parent / 'bin'}:/usr/bin:/bin"
     with Adbd(prefix=("/usr/bin/env", path)) as daemon:
         plug_in(server, daemon)
@@ -86,14 +56,34 @@ def plug_in(adb: str, daemon: Adbd) -> None:
     subprocess.run([adb, "connect", daemon.serial], capture_output=True, check=True)
 
 
-def test_the_phone_reaches_our_port_and_opens_the_page(phone: Adbd, forwards: Forwards, started: Path) -> None:
+def test_the_phone_reaches_our_port_and_opens_the_page(phone: Adbd, started: Path) -> None:
     page = PhonePage()
     page.open(8790, URL)
-    assert forwards.asked == ["reverse:forward:tcp:8790;tcp:8790"]
+    assert phone.reversed == ["forward:tcp:8790;tcp:8790"]
     assert started.read_text().splitlines() == ["start", "-a", "android.intent.action.VIEW", "-d", URL]  # as one word
     page.close()
     page.close()
-    assert forwards.asked[1:] == ["reverse:killforward:tcp:8790"]
+    assert phone.reversed[1:] == ["killforward:tcp:8790"]
+
+
+def test_a_cable_that_is_plugged_back_reaches_our_port_again(
+    phone: Adbd, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.1)
+    page = PhonePage()
+    page.open(8790, URL)
+    time.sleep(0.5)
+    assert phone.reversed == ["forward:tcp:8790;tcp:8790"]  # as long as it holds, nobody asks again
+    phone.switch_off()
+    subprocess.run([server, "disconnect", phone.serial], capture_output=True, check=True)  # else it waits for 10 s
+    time.sleep(0.5)
+    phone.switch_on()
+    plug_in(server, phone)
+    deadline = time.monotonic() + 20
+    while len(phone.reversed) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    page.close()
+    assert phone.reversed == [*["forward:tcp:8790;tcp:8790"] * 2, "killforward:tcp:8790"]
 
 
 def test_a_phone_without_a_browser_is_an_error(phone: Adbd, started: Path) -> None:
@@ -105,8 +95,8 @@ def test_a_phone_without_a_browser_is_an_error(phone: Adbd, started: Path) -> No
     page.close()
 
 
-def test_a_port_that_the_phone_refuses_is_an_error(phone: Adbd, forwards: Forwards, started: Path) -> None:
-    forwards.answer = b"FAIL0012cannot bind socket"
+def test_a_port_that_the_phone_refuses_is_an_error(phone: Adbd, started: Path) -> None:
+    phone.reverse_answer = b"FAIL0012cannot bind socket"
     with pytest.raises(DeviceError, match="cannot bind") as refused:
         PhonePage().open(80, URL)
     assert "\n" not in str(refused.value)
