@@ -20,6 +20,7 @@ from edgenet.spec import ModelSpec, is_spec
 if TYPE_CHECKING:
     import keras
 
+_SAVED_MODEL_FOLDERS = ("variables", "assets", "assets.extra")
 _MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".zip", ".tflite", ".onnx")
 
 
@@ -142,12 +143,13 @@ def reopen(source: Source, *, trust: bool = False) -> Network:
 
 
 def fingerprint(path: Path) -> str:
-    """Hash a model file, or a SavedModel folder file by file."""
+    """Hash a model file, or of a SavedModel's folder what belongs to it, file by file: results may lie there, too."""
     if not path.is_dir():
         return sha256(path)
     import hashlib
 
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    parts = [part for part in path.iterdir() if part.suffix in (".pb", ".pbtxt") or part.name in _SAVED_MODEL_FOLDERS]
+    files = sorted(file for part in parts for file in (part, *part.rglob("*")) if file.is_file())
     text = "\n".join(f"{file.relative_to(path).as_posix()} {sha256(file)}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()
 
