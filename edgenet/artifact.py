@@ -204,7 +204,7 @@ def load(path: Path) -> Artifact | None:
     """Read a model file's manifest; None where there is none (a foreign file).
 
     Raises:
-        EdgenetError: the manifest is damaged, or the file is not the one it was written for.
+        EdgenetError: the manifest is damaged or was changed, or the file is not the one it was written for.
     """
     beside = manifest_path(path)
     try:
@@ -217,6 +217,8 @@ def load(path: Path) -> Artifact | None:
         manifest: Manifest = _read(Manifest, json.loads(text))
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise EdgenetError(f"{beside}: not a manifest this version reads ({exc}); convert the model again") from exc
+    if manifest.input.preprocessing.sha256() != manifest.input.preprocessing_sha256:
+        raise EdgenetError(f"{beside}: its size, crop or interpolation was changed by hand; convert the model again")
     if path.is_file() and sha256(path) != manifest.sha256:
         raise EdgenetError(f"{path}: not the file that {beside.name} describes; convert again, or remove the manifest")
     return Artifact(path, manifest)

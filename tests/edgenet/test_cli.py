@@ -404,6 +404,18 @@ def test_wrong_class_count_is_refused(edgenet: Edgenet, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_manifest_that_asks_for_other_pixels_is_noticed(
+    edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / FILES[0]).write_bytes((made / FILES[0]).read_bytes())
+    text = (made / f"{FILES[0]}.json").read_text()
+    assert '"crop": "center"' in text
+    (tmp_path / f"{FILES[0]}.json").write_text(text.replace('"crop": "center"', '"crop": "squash"'))
+    ran = edgenet("evaluate", tmp_path / FILES[0], "--data", pictures)
+    assert (ran.code, ran.out) == (1, "")
+    assert "was changed by hand" in ran.err
+
+
 def test_changed_file_is_noticed(edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path) -> None:
     for suffix in ("", ".json"):
         (tmp_path / f"{FILES[0]}{suffix}").write_bytes((made / f"{FILES[0]}{suffix}").read_bytes())
