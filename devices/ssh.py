@@ -49,7 +49,7 @@ class SshShell:
 
     @property
     def root(self) -> str:
-        """Absolute path of our folder on the device: ~/.cache/edgenet there."""
+        """Absolute path of our folder on the device: ~/.cache/edgenet/device there, which is LocalShell's, too."""
         return self._connected().root
 
     @property

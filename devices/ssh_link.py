@@ -55,7 +55,7 @@ _CLIENT = ("-F", "/dev/null", *_SOBER, "-oControlMaster=no", f"-oProxyCommand=sh
 # the files of earlier connections begin, which were lost. Pids of another boot are other people's. The watch of a lost
 # connection may hear of its end much later than we: it looks after what was its own alone.
 _WATCH = """
-umask 077; r=$HOME/.cache/edgenet; me=$1; hello=$2; boot=$3; shift 3
+umask 077; r=$HOME/.cache/edgenet/device; me=$1; hello=$2; boot=$3; shift 3
 b=; { read -r b </proc/sys/kernel/random/boot_id; } 2>/dev/null
 end() {
     for f in "$r/run/$1"*.pid; do

@@ -63,7 +63,7 @@ class Sshd:
     @property
     def root(self) -> Path:
         """Our folder there."""
-        return self.home / ".cache" / "edgenet"
+        return self.home / ".cache" / "edgenet" / "device"
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from devices.lock import _TAKE_OVER, STALE_MIN, DeviceLock, Holder
 from devices.shell import Shell
 
 from .peers import PEERS
+from .sshd import Sshd
 
 
 @pytest.fixture(scope="module", params=sorted(PEERS))
@@ -206,6 +207,15 @@ def test_what_a_holder_calls_itself_cannot_hurt(shell: Shell, place: Path) -> No
         pass
     assert str(told.value).isprintable()
     subprocess.run(("rm", "-r", str(place)), check=True)
+
+
+def test_who_sits_at_a_board_holds_what_ssh_to_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sshd(tmp_path) as server, server.shell() as far:
+        for name in ("EDGENET_CACHE_HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", str(server.home))
+        with LocalShell() as near, DeviceLock(near), pytest.raises(DeviceBusy), DeviceLock(far):
+            pytest.fail("two of them")
 
 
 def test_no_place_for_a_lock(tmp_path: Path) -> None:
