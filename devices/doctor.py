@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from devices.adb import find_adb
 from devices.errors import DeviceError, RuntimeMissing
 from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
 from devices.model_process import ModelProcess
@@ -67,6 +69,7 @@ def examine(timeout_s: float = 60.0) -> tuple[Check, ...]:
     checks += [_distribution(names, verbs, fix) for names, verbs, fix in _MAKERS]
     checks.append(opencv())
     checks += [_distribution((name,), ("camera",), _camera()) for name in _PAGE]
+    checks += [_ssh(), _adb()]
     checks.append(_processor())
     state = machine_state()
     if state.governor is not None:
@@ -130,6 +133,21 @@ def _camera() -> str:
     """Say what installs the camera's packages: windows are for whoever has a display."""
     extra = "camera" if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") else "camera-headless"
     return f'pip install "edgenet[{extra}]"'
+
+
+def _ssh() -> Check:
+    found = shutil.which("ssh")
+    return Check(
+        "ssh", bool(found), found or "not installed", ("bench",), "" if found else "install the OpenSSH client"
+    )
+
+
+def _adb() -> Check:
+    try:
+        return Check("adb", True, str(find_adb()), ("bench", "camera"), "")
+    except RuntimeMissing as exc:
+        found, _, fix = str(exc).removeprefix("adb is ").partition(": ")
+        return Check("adb", False, found, ("bench", "camera"), fix)
 
 
 def _processor() -> Check:

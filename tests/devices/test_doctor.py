@@ -41,6 +41,24 @@ def test_this_machine_runs_both_kinds() -> None:
     assert all(check.found for check in checks.values())
 
 
+def test_what_reaches_boards_and_phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ssh", "adb"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checks = by_name(examine())
+    assert checks["ssh"] == Check("ssh", True, str(tmp_path / "ssh"), ("bench",), "")
+    assert checks["adb"] == Check("adb", True, str(tmp_path / "adb"), ("bench", "camera"), "")
+    for name in ("ssh", "adb"):
+        (tmp_path / name).unlink()
+    monkeypatch.delenv("ANDROID_HOME", raising=False)
+    monkeypatch.delenv("ANDROID_SDK_ROOT", raising=False)
+    checks = by_name(examine())
+    assert (checks["ssh"].ok, checks["ssh"].fix) == (False, "install the OpenSSH client")
+    assert (checks["adb"].ok, checks["adb"].found) == (False, "not installed")
+    assert checks["adb"].fix.startswith("apt install adb")
+
+
 def test_a_runtime_that_imports_and_then_fails_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "ai_edge_litert.py", b"raise ImportError('GLIBC_2.34 not found')")
     write(tmp_path, "tflite_runtime.py", b"raise ImportError('no such module')")
