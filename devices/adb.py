@@ -33,7 +33,7 @@ from devices.errors import (
     ShellError,
 )
 from devices.local import overdue
-from devices.shell import DEFAULT_TIMEOUT_S, Result, Script, last_line, pull_file, push_archive, result, script
+from devices.shell import DEFAULT_TIMEOUT_S, Result, Script, is_full, last_line, pull_file, push_archive, result, script
 
 ROOT = "/data/local/tmp/edgenet"  # below the one folder of a phone where its shell's user may execute files
 
@@ -283,8 +283,9 @@ class AdbShell:
         if done is None:
             raise DeviceUnreachable(f"{self.name} gives us no shell ({last_line(stderr)}): plug it in again")
         if done.status:
-            full = b"No space left" in done.stderr
-            error, fix = (DeviceFull, "make room there") if full else (DeviceUnfit, "edgenet needs a folder there")
+            error, fix = (
+                (DeviceFull, "make room there") if is_full(done) else (DeviceUnfit, "edgenet needs a folder there")
+            )
             raise error(f"cannot make {self._root} on {self.name} ({last_line(done.stderr)}): {fix}")
         self._boot = done.stdout.decode("ascii", "replace")
 

@@ -72,7 +72,7 @@ class CommandTimeout(ShellError):
 
 
 class DeviceFull(ShellError):
-    """No room on the device for what is pushed."""
+    """No room on the device for what is pushed, or even for a lock."""
 
 
 class DeviceBusy(ShellError):

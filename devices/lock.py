@@ -18,20 +18,21 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from devices.errors import DeviceBusy, ShellError
-from devices.shell import Result, Shell, last_line
+from devices.errors import DeviceBusy, DeviceFull, ShellError
+from devices.shell import Result, Shell, is_full, last_line
 
 STALE_MIN = 15
 
 _POLL_S = 1.0
 
 # $1: our folder; $2: who takes it; $3: after how many minutes nobody holds it any more. Prints "taken", or "held" or
-# "stale" and by whom. mkdir is what is atomic; between it and the holder's name there is a moment.
+# "stale" and by whom. mkdir is what is atomic; between it and the holder's name there is a moment. cat: of a full disk,
+# dash's own printf says "I/O error".
 _TAKE = """
 mkdir -p "$1" && cd "$1" || exit; held=
 for try in 1 2 3; do
     if why=$(mkdir lock 2>&1); then
-        printf '%s\\n' "$2" >lock/holder && { echo taken; exit; }
+        printf '%s\\n' "$2" | cat >lock/holder && { echo taken; exit; }
         rm -rf lock; exit 1
     fi
     [ ! -d lock ] || { held=1; break; }
@@ -95,8 +96,9 @@ class Holder:
 class DeviceLock:
     """A context manager inside which nobody else's edgenet uses the device.
 
-    wait_s: how long to wait for another one to end. say: told for whom we wait. Raises DeviceBusy, which says who holds
-    it; and what the shell raises. A lock that its holder did not refresh() for 15 minutes is taken from it.
+    wait_s: how long to wait for another one to end. say: told for whom we wait. A lock that its holder did not
+    refresh() for 15 minutes is taken from it. Raises DeviceBusy, which says who holds it; DeviceFull where there is no room for a
+    lock; and what the shell raises.
     """
 
     def __init__(self, shell: Shell, wait_s: float = 0.0, say: Callable[[str], object] | None = None) -> None:
@@ -148,7 +150,8 @@ class DeviceLock:
             done = self._run(_TAKE, line, str(STALE_MIN))
             word, _, rest = os.fsdecode(done.stdout).partition("\n")
             if done.status or word not in ("taken", "held", "stale"):
-                raise ShellError(f"cannot lock {self._shell.name}: {last_line(done.stderr)}")
+                error = DeviceFull if is_full(done) else ShellError
+                raise error(f"cannot lock {self._shell.name}: {last_line(done.stderr)}")
             if word != "held" or rest:
                 break
         holder = _read(rest)

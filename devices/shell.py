@@ -216,14 +216,16 @@ def last_line(text: bytes) -> str:
     return lines[-1] if lines else "it gave no reason"
 
 
+def is_full(done: Result) -> bool:
+    """Tell whether a command failed as there is no room; "Wrote only" and "short write": GNU tar and busybox."""
+    return re.search(rb"No space left|Wrote only|short write|quota exceeded", done.stderr, re.IGNORECASE) is not None
+
+
 def not_unpacked(done: Result, name: str, folder: str, moved: int) -> ShellError:
     """Make the error for an archive that a device did not unpack; stdout: what `df -Pk` says there."""
     df = re.search(rb"\s(\d+)\s+\d+%\s", done.stdout)
     free = 1024 * int(df[1]) if df else None  # once what came is deleted again
-    # The second and third are GNU tar's and busybox's words for a write that ended early.
-    if re.search(rb"No space left|Wrote only|short write|quota exceeded", done.stderr) or (
-        free is not None and free < moved
-    ):
+    if is_full(done) or (free is not None and free < moved):
         room = "" if free is None else f" ({free / 1e6:.1f} MB are free)"
         return DeviceFull(f"no room on {name} for {moved / 1e6:.1f} MB in {folder!r}{room}: make room there")
     why = last_line(done.stderr.strip().partition(b"\n")[0])  # what follows the first is "exiting because of errors"

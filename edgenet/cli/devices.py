@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,12 +135,15 @@ def setup(name: Name, json: options.Json = False) -> None:
 def clean(name: Name, json: options.Json = False) -> None:
     """Remove from a device what edgenet has put there: models and the runtime."""
     from devices import registry
+    from devices.errors import DeviceFull
     from devices.lock import DeviceLock
     from devices.store import Store
 
     with registry.open_shell(registry.find(name)) as shell, Progress() as progress:
         progress(f"clean {name}", 0, 0)
-        with DeviceLock(shell):  # a benchmark that runs there needs what would be removed
+        with contextlib.ExitStack() as held:  # a benchmark that runs there needs what would be removed
+            with contextlib.suppress(DeviceFull):  # not even for a lock is there room: nobody holds one
+                held.enter_context(DeviceLock(shell))
             freed = Store(shell).clean()
     if json:
         show_json({"name": name, "freed_bytes": freed})

@@ -17,6 +17,7 @@ from devices.registry import LOCAL, Target
 from devices.shell import Shell
 
 from .boards import pi4, pi5, pixel6, write
+from .peers import small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,21 @@ def test_a_folder_that_nothing_may_be_executed_from(monkeypatch: pytest.MonkeyPa
     assert "ermission denied" in row.found
     assert "noexec" in row.fix
     assert (rows["room"].ok, rows["room"].found) == (False, "1 MB free")
+
+
+def test_the_room_that_our_files_take_already_is_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "cache/device"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(check, "FREE_BYTES", 4_000_000)
+    with small_disk(str(folder), 5):
+        (folder / "filled").write_bytes(bytes(2_000_000))  # of ours or not: the disk has 3.2 MB left
+        elsewhere = {one.name: one for one in examine(LOCAL)[1]}["room"]
+        (folder / "filled").unlink()
+        (folder / "bundles").mkdir()
+        (folder / "bundles" / "runtime").write_bytes(bytes(2_000_000))
+        ours = {one.name: one for one in examine(LOCAL)[1]}["room"]
+    assert ours.found == elsewhere.found == "3 MB free"
+    assert (elsewhere.ok, ours.ok) == (False, True)
 
 
 def test_tools_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import DeviceBusy, ShellError
+from devices.errors import DeviceBusy, DeviceFull, ShellError
 from devices.local import LocalShell
 from devices.lock import _TAKE_OVER, STALE_MIN, DeviceLock, Holder
 from devices.shell import Shell
 
-from .peers import PEERS
+from .peers import PEERS, small_disk
 from .sshd import Sshd
 
 
@@ -207,6 +207,15 @@ def test_what_a_holder_calls_itself_cannot_hurt(shell: Shell, place: Path) -> No
         pass
     assert str(told.value).isprintable()
     subprocess.run(("rm", "-r", str(place)), check=True)
+
+
+def test_no_room_for_a_lock_is_told_from_other_trouble(shell: Shell) -> None:
+    Path(shell.root).mkdir(exist_ok=True)
+    with small_disk(shell.root, 1):
+        shell.run(("sh", "-c", 'mkdir -p "$1/run"; head -c 2000000 /dev/zero >"$1/filled"', "sh", shell.root))
+        with pytest.raises(DeviceFull, match="cannot lock"), DeviceLock(shell):
+            pytest.fail("there is no room")
+        assert not (Path(shell.root) / "lock").exists()
 
 
 def test_who_sits_at_a_board_holds_what_ssh_to_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

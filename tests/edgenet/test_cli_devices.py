@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -17,6 +18,7 @@ from devices.local import LocalShell
 from devices.lock import DeviceLock
 from devices.profile import profiles
 from edgenet.spec import ModelSpec
+from tests.devices.peers import small_disk
 
 from .conftest import Edgenet
 
@@ -133,6 +135,20 @@ def test_what_is_put_there_is_removed_again(edgenet: Edgenet, folders: Path) -> 
     assert cleaned.code == 0, cleaned.err
     assert cleaned.document["freed_bytes"] == 1000
     assert not left.exists()
+
+
+def test_a_device_without_room_for_a_lock_is_cleaned(edgenet: Edgenet, folders: Path) -> None:
+    root = folders / "cache/device"
+    root.mkdir(parents=True)
+    with small_disk(str(root), 1):
+        (root / "run").mkdir()
+        (root / "files").mkdir()
+        with contextlib.suppress(OSError):
+            (root / "files" / ("0" * 64 + ".tflite")).write_bytes(b"x" * 2_000_000)
+        cleaned = edgenet("devices", "clean", "local", "--json")
+        assert cleaned.code == 0, cleaned.err
+        assert cleaned.document["freed_bytes"] > 900_000
+        assert sorted(one.name for one in root.iterdir() if one.name not in ("run", "incoming")) == []
 
 
 def test_the_runtime_is_put_there_once(edgenet: Edgenet, folders: Path) -> None:
