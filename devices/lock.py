@@ -97,8 +97,8 @@ class DeviceLock:
     """A context manager inside which nobody else's edgenet uses the device.
 
     wait_s: how long to wait for another one to end. say: told for whom we wait. A lock that its holder did not
-    refresh() for 15 minutes is taken from it. Raises DeviceBusy, which says who holds it; DeviceFull where there is no room for a
-    lock; and what the shell raises.
+    refresh() for 15 minutes is taken from it. Raises DeviceBusy, which says who holds it; DeviceFull where there is no
+    room for a lock; and what the shell raises.
     """
 
     def __init__(self, shell: Shell, wait_s: float = 0.0, say: Callable[[str], object] | None = None) -> None:
