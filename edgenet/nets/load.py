@@ -7,7 +7,6 @@ have been checked (edgenet.nets.safety). Code in a file runs only with `trust`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgenet.errors import EdgenetError
 from edgenet.nets.affine import flatten
+from edgenet.nets.graph import check_graph
 from edgenet.nets.h5 import read_legacy, set_by_name
 from edgenet.nets.legacy import modernize
 from edgenet.nets.safety import check_archive, check_config, check_tree, parse_config
@@ -30,9 +30,6 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TAKES = "edgenet takes Keras models: .keras, .h5, or a SavedModel folder"
 _TRAINING = ("compile_config", "quantization_config")
 _TRAINING_PARTS = ("_initializer", "_regularizer", "_constraint")
-# TensorFlow operations that reach out of the graph: to Python, or to files. Those that save and restore variables
-# (SaveV2, RestoreV2, MergeV2Checkpoints) are in every SavedModel, outside its serving function.
-_REACHING = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "MatchingFiles", "LoadLibrary")
 
 
 def load_model(path: Path, *, trust: bool = False, size: int | None = None) -> keras.Model:
@@ -223,7 +220,7 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
     import tensorflow as tf
 
     if not trust:
-        _check_graph(path)
+        check_graph(path)
     layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default", name="saved_model")
     function = layer.call_endpoint_fn
     _, inputs = function.structured_input_signature
@@ -243,26 +240,6 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
             raise EdgenetError(f"{path} gives {len(output)} outputs ({', '.join(output)}): a classifier gives one")
         (output,) = output.values()
     return keras.Model(image, output, name="saved_model")
-
-
-def _check_graph(path: Path) -> None:
-    """Refuse a SavedModel whose graph calls Python or touches files."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    decode_error: type[Exception] = importlib.import_module("google.protobuf.message").DecodeError
-    saved = saved_model_pb2.SavedModel()
-    try:
-        saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    except decode_error as exc:
-        raise EdgenetError(f"{path} is damaged: its saved_model.pb cannot be read. Save the model again") from exc
-    for graph in saved.meta_graphs:
-        nodes = [*graph.graph_def.node, *(n for f in graph.graph_def.library.function for n in f.node_def)]
-        for node in nodes:
-            if node.op in _REACHING:
-                raise EdgenetError(
-                    f"{path} is refused: its operation {node.name!r} ({node.op}) reaches out of the graph; "
-                    "if you know who made it, say --trust"
-                )
 
 
 def _check_classifier(path: Path, model: keras.Model) -> None:

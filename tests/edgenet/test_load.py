@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from edgenet.errors import EdgenetError
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
@@ -316,6 +319,64 @@ def test_a_custom_class_is_told(tmp_path: Path) -> None:
     text = refused(rewritten(tmp_path, change))
     assert "MyConv" in text
     assert "SavedModel" in text
+
+
+class Reaching(tf.Module):
+    """A SavedModel that answers as a classifier does, and does one thing more."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.kernel = tf.Variable(tf.ones((3, 2)))
+        self.act = act
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 32, 32, 3), tf.float32)])  # type: ignore[untyped-decorator]
+    def __call__(self, image: Any) -> Any:
+        self.act()
+        return tf.nn.softmax(tf.reduce_mean(image, (1, 2)) @ self.kernel)
+
+
+@pytest.mark.parametrize(
+    ("operation", "act"),
+    [
+        ("PrintV2", lambda place: tf.print("owned", output_stream=f"file://{place}")),
+        (
+            "SaveV2",
+            lambda place: tf.raw_ops.SaveV2(prefix=place, tensor_names=["x"], shape_and_slices=[""], tensors=[1]),
+        ),
+        ("WriteFile", lambda place: tf.io.write_file(place, "owned")),
+        ("ReadFile", lambda place: tf.io.read_file(place)),
+        ("EagerPyFunc", lambda place: tf.py_function(lambda: Path(place).write_text("x"), [], tf.int64)),
+        ("DebugIdentity", lambda place: tf.raw_ops.DebugIdentity(input=1, debug_urls=[f"file://{place}"])),
+    ],
+)
+def test_a_saved_model_that_does_more_than_compute_is_refused(
+    tmp_path: Path, operation: str, act: Callable[[str], object]
+) -> None:
+    place = str(tmp_path / "owned")
+    module = Reaching(lambda: act(place))
+    tf.saved_model.save(module, str(tmp_path / "saved"), {"serving_default": module.__call__})
+    text = refused(tmp_path / "saved")
+    assert f"({operation})" in text
+    assert "--trust" in text
+    module = Reaching(lambda: tf.cond(tf.constant(True), lambda: [act(place)], lambda: [act(place)]) and None)
+    with contextlib.suppress(TypeError, ValueError):  # an operation without a result can be no branch's result
+        tf.saved_model.save(module, str(tmp_path / "hidden"), {"serving_default": module.__call__})
+        assert f"({operation})" in refused(tmp_path / "hidden")
+    assert not Path(place).exists()
+
+
+def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        image = v1.placeholder(tf.float32, (None, 32, 32, 3))
+        kernel = v1.get_variable("kernel", initializer=np.eye(3, 2, dtype=np.float32), use_resource=False)
+        scores = tf.nn.softmax(tf.reduce_mean(image, (1, 2)) @ kernel)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(tmp_path / "v1"), {"image": image}, {"scores": scores})
+    raw = RAW / 255
+    logits = raw.mean((1, 2))[:, :2]
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(load_model(tmp_path / "v1").predict(raw, verbose=0), expected, atol=1e-6)
 
 
 def test_zip_bombs_and_escapes(tmp_path: Path) -> None:
