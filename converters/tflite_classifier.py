@@ -18,22 +18,28 @@ def float_tensors(flatbuffer: bytes) -> tuple[str, ...]:
     """Name what the classifier of a float graph makes float: the logits, and its row of inputs where it is reshaped.
 
     Returns:
-        Names in the order of computation, what the softmax reads last. Empty where the graph does not end with a dense
-        layer or 1x1 convolution of one row, and a softmax.
+        Names in the order of computation, what the softmax or sigmoid reads last. Empty where the graph does not end
+        with a dense layer or 1x1 convolution of one row, and one of these.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     model = tflite_graph.read(flatbuffer)
     graph = model.subgraphs[0]
-    softmax = _producer(graph, int(graph.outputs[0]))
-    if softmax is None or _code(model, softmax) != schema.BuiltinOperator.SOFTMAX:
+    end = _end(model, graph)
+    if end is None:
         return ()
-    logits = _reshaped(model, graph, int(softmax.inputs[0]))
+    logits = _reshaped(model, graph, int(end.inputs[0]))
     classifier = _producer(graph, logits[0])
     if classifier is None or _readers(graph, logits[0]) != 1 or not _is_classifier(model, classifier):
         return ()
     _, *row = _reshaped(model, graph, int(classifier.inputs[0]))
     return tuple(graph.tensors[i].name.decode() for i in (*row, *logits))
+
+
+def probabilities(flatbuffer: bytes) -> tuple[str, ...]:
+    """Name what a float graph answers, where a softmax or sigmoid does: in 8 bits, what is nearly certain ties at 1."""
+    model = tflite_graph.read(flatbuffer)
+    graph = model.subgraphs[0]
+    end = _end(model, graph)
+    return () if end is None else (graph.tensors[int(end.outputs[0])].name.decode(),)
 
 
 def dense_as_convolution(flatbuffer: bytes) -> bytes:
@@ -52,6 +58,15 @@ def dense_as_convolution(flatbuffer: bytes) -> bytes:
         operators += _convolution(model, graph, op) if dense and _dynamic_row(graph, op) else [op]
     graph.operators = operators
     return tflite_graph.write(model)
+
+
+def _end(model: Any, graph: Any) -> Any | None:
+    """Return the softmax or sigmoid that a graph ends in."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    op = _producer(graph, int(graph.outputs[0]))
+    ends = (schema.BuiltinOperator.SOFTMAX, schema.BuiltinOperator.LOGISTIC)
+    return op if op is not None and _code(model, op) in ends else None
 
 
 def _reshaped(model: Any, graph: Any, tensor: int) -> list[int]:

@@ -4,7 +4,7 @@ TensorFlow's converter makes the float graph, ai-edge-quantizer the integer ones
 
 - HARD_SWISH stays float. XNNPACK has no int8 HARD_SWISH: quantized, each one leaves the delegate (4.5 of V3-Large's
   5.8 ms). As dequantize - HARD_SWISH - quantize it is one cheap step inside.
-- The logits and the softmax: every file answers float32 probabilities without ties. See tflite_classifier.
+- The logits and the softmax or sigmoid: every file answers float32 probabilities without ties. See tflite_classifier.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def quantize(
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
     graph = tflite_graph.lift_dead_channels(graph, lambda tensor: scales.get(tensor, 1.0))
     ranges = tuple(r for r in ranges if r.tensor not in in_float)
-    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT, keep_float, in_float)
+    end = tflite_classifier.probabilities(graph)
+    quantized = _quantized(graph, recipe, ranges, _STAYS_FLOAT, (*keep_float, *end), in_float)
     quantized = tflite_classifier.dense_as_convolution(quantized)
     flatbuffer = tflite_graph.uint8_front(quantized, scale, zero, 0.0)
     return TfliteModel(flatbuffer, tflite_graph.kept_float(quantized), ranges, counted.images)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgenet.errors import EdgenetError
 
@@ -18,15 +21,31 @@ _IDLE = (
 )  # fmt: skip
 _CALLS = 100  # functions within functions in a SavedModel; they cannot call themselves, a damaged file can
 _KEPT_RANDOM = ("RandomCrop",)  # centre crop at inference
+_SAME_VALUES = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
+_FARTHEST = 256.0  # no network is normalized to values beyond those of the bytes themselves
+_SUM = 1e-3  # how far from 1 probabilities may add up, in any precision of floats
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A model whose input normalisation is known: model(raw) == core(raw * scale + offset) for raw bytes 0..255."""
+    """A model whose input normalisation is known: model(x) == core(x * scale + offset).
+
+    Attributes:
+        scale: see above.
+        offset: see above.
+        core: the rest of the model.
+        farthest: the largest magnitude to which it normalizes one of the bytes 0..255.
+    """
 
     scale: float
     offset: float
     core: keras.Model
+    farthest: float
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether x is 0..255; otherwise pixels are scaled once more before this model sees them."""
+        return self.farthest <= _FARTHEST
 
 
 def flatten(model: keras.Model) -> keras.Model:
@@ -42,7 +61,8 @@ def flatten(model: keras.Model) -> keras.Model:
         if isinstance(operation, keras.Model):
             # The graph inside of a Sequential or functional model; Keras has no public way to walk it.
             inner = keras.Model(operation.inputs, operation.outputs)
-            return inner._run_through_graph(args[0] if len(inner.inputs) == 1 else args, lambda op: op, call)[0]
+            answers = inner._run_through_graph(args[0] if len(inner.inputs) == 1 else args, lambda op: op, call)
+            return answers[0] if len(inner.outputs) == 1 else answers
         if is_idle(operation):
             return args[0]
         if operation.name in names and operation not in seen:
@@ -79,11 +99,12 @@ def is_idle(operation: Any) -> bool:
 
 
 def input_affine(model: keras.Model) -> Affine | None:
-    """Return how raw bytes 0..255 enter `model`; None where it does not say.
+    """Return how pixels enter `model`; None where it does not say.
 
     A Rescaling (or `x / 127.5 - 1`) directly behind the input is taken out of the graph and told as scale and offset. A
-    normalisation that cannot be taken out (one per channel, Normalization, or one behind a Resizing) stays inside, and
-    the model eats raw bytes: scale 1, offset 0. A model without any normalisation gives None: the caller has to ask.
+    normalisation that cannot be taken out (one per channel, Normalization, or one behind a Resizing) stays inside:
+    scale 1, offset 0. A model without any normalisation gives None, and one that would take bytes far beyond any
+    network's values takes other pixels than bytes (`Affine.takes_bytes`): the caller has to ask.
     """
     import keras
 
@@ -98,8 +119,9 @@ def input_affine(model: keras.Model) -> Affine | None:
         scale, offset = scale * pair[0], offset * pair[0] + pair[1]
         tensor = result
     if found and tensor is not flat.outputs[0]:
-        return Affine(scale, offset, keras.Model(tensor, flat.outputs[0], name=flat.name))
-    return Affine(1.0, 0.0, flat) if _normalises_inside(flat) else None
+        return Affine(scale, offset, keras.Model(tensor, flat.outputs[0], name=flat.name), _farthest(scale, offset))
+    inside = _normalises_inside(flat)
+    return None if inside is None else Affine(1.0, 0.0, flat, inside)
 
 
 def _only_consumer(model: keras.Model, tensor: Any) -> tuple[Any, Any, Any] | None:
@@ -140,17 +162,28 @@ def _affine_of(operation: Any, arguments: Any) -> tuple[float, float] | None:
     return known.get(name)
 
 
-def _normalises_inside(model: keras.Model) -> bool:
-    """Say whether something normalises before the first layer with weights, on the only path from the input."""
+def _normalises_inside(model: keras.Model) -> float | None:
+    """Say how far what normalises before the first layer with weights takes a byte; None where nothing does."""
     tensor = model.inputs[0]
     while (step := _only_consumer(model, tensor)) is not None:
         operation, tensor, arguments = step
         name = type(operation).__name__
-        if name in ("Rescaling", "Normalization") or _affine_of(operation, arguments) is not None:
-            return True
+        if name == "Rescaling":
+            return _farthest(operation.scale, operation.offset)
+        if name == "Normalization" and operation.mean is not None:
+            spread = np.maximum(np.sqrt(np.asarray(operation.variance)), 1e-7)
+            return _farthest(1 / spread, -np.asarray(operation.mean) / spread)
+        if (pair := _affine_of(operation, arguments)) is not None:
+            return _farthest(*pair)
         if getattr(operation, "weights", None):
-            return False
-    return False
+            return None
+    return None
+
+
+def _farthest(scale: Any, offset: Any) -> float:
+    """Return the largest magnitude of level * scale + offset over the levels 0..255."""
+    ends = np.stack(np.broadcast_arrays(np.asarray(offset), 255 * np.asarray(scale) + np.asarray(offset)))
+    return float(np.abs(ends).max())
 
 
 def answers_probabilities(model: keras.Model) -> bool:
@@ -159,19 +192,30 @@ def answers_probabilities(model: keras.Model) -> bool:
 
 
 def _last_activation(flat: keras.Model) -> str:
-    """Return the name of the activation that ends the graph; shape changes behind it do not count."""
-    tensor = flat.outputs[0]
-    while True:
-        operation = tensor._keras_history.operation
-        name = type(operation).__name__
-        if name in ("Reshape", "Flatten", "Squeeze", "Identity", "Cast"):
-            tensor = operation._inbound_nodes[tensor._keras_history.node_index].input_tensors[0]
-            continue
-        if name in ("Softmax", "Sigmoid"):
-            return name.lower()
-        if name == "TFSMLayer":
-            return _last_graph_operation(operation.call_endpoint_fn)
-        return str(getattr(getattr(operation, "activation", None), "__name__", "linear"))
+    """Return the name of the activation that ends the graph; shape changes and a clip behind it do not count."""
+    operation = _before(flat.outputs[0], (*_SAME_VALUES, "Clip"))._keras_history.operation
+    name = type(operation).__name__
+    if name in ("Softmax", "Sigmoid"):
+        return name.lower()
+    if name == "TFSMLayer":
+        return _last_graph_operation(operation.call_endpoint_fn)
+    activation = getattr(operation, "activation", None)
+    if type(activation).__name__ == "Softmax":  # the layer itself as an activation
+        return "softmax"
+    return str(getattr(activation, "__name__", "linear"))
+
+
+def _before(tensor: Any, kinds: Collection[str]) -> Any:
+    """Go back from a tensor through operations of these kinds."""
+    while type(tensor._keras_history.operation).__name__ in kinds:
+        tensor = _input(tensor)
+    return tensor
+
+
+def _input(tensor: Any) -> Any:
+    """Return what the operation that made a tensor reads first."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
 
 
 def _last_graph_operation(function: Any) -> str:
@@ -216,12 +260,46 @@ def as_classifier(core: keras.Model) -> keras.Model:
             raise EdgenetError("the model has one output behind a softmax, which always answers 1: give it two classes")
         if last not in ("sigmoid", "linear"):
             raise EdgenetError(f"the model has one output behind {last}: edgenet takes classifiers, not regressions")
-        if last == "linear":
-            output = keras.layers.Activation("sigmoid", name="edgenet_sigmoid")(output)
-        no = keras.layers.Rescaling(-1.0, 1.0, name="edgenet_no")(output)
-        output = keras.layers.Concatenate(name="edgenet_no_yes")([no, output])
-    elif last not in ("softmax", "sigmoid"):
-        output = keras.layers.Softmax(name="edgenet_softmax")(output)
-    else:
+        return _no_and_yes(flat, last == "sigmoid")
+    if last in ("softmax", "sigmoid") or _adds_up_to_one(flat):
         return flat
+    return keras.Model(flat.inputs[0], keras.layers.Softmax(name="edgenet_softmax")(output), name=flat.name)
+
+
+def _adds_up_to_one(flat: keras.Model) -> bool:
+    """Say whether all answers to some noise are probabilities: of an average of softmaxes, say. Logits are none."""
+    noise = np.random.default_rng(0).random((2, *flat.inputs[0].shape[1:]), np.float32)
+    for pixels in (noise, 2 * noise - 1, 255 * noise):
+        answer = np.asarray(flat(pixels.astype(flat.inputs[0].dtype), training=False), np.float32)
+        if not (np.all(answer >= 0) and np.all(np.abs(answer.sum(axis=1) - 1) <= _SUM)):
+            return False
+    return True
+
+
+def _no_and_yes(flat: keras.Model, sigmoid: bool) -> keras.Model:
+    """End a model with one output z in softmax([-z/2, z/2]), which is [1 - sigmoid(z), sigmoid(z)].
+
+    A dense layer that answers z becomes one of two units, so that int8 files have logits here as of any classifier: of
+    a p in 8 bits, all that is nearly certain would be 0 or 1.
+    """
+    import keras
+
+    dense, tensor = keras.layers.Dense, _before(flat.outputs[0], (*_SAME_VALUES, "Clip") if sigmoid else _SAME_VALUES)
+    last = tensor._keras_history.operation
+    if sigmoid and not isinstance(last, dense):
+        if type(last).__name__ not in ("Activation", "Sigmoid"):  # a convolution's own, or inside a SavedModel
+            no = keras.layers.Rescaling(-1.0, 1.0, name="edgenet_no")(flat.outputs[0])
+            output = keras.layers.Concatenate(name="edgenet_no_yes")([no, flat.outputs[0]])
+            return keras.Model(flat.inputs[0], output, name=flat.name)
+        tensor, sigmoid = _before(_input(tensor), _SAME_VALUES), False
+        last = tensor._keras_history.operation
+    kernel, bias = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    if isinstance(last, dense) and (sigmoid or last.activation is keras.activations.linear):
+        tensor, kernel = _input(tensor), np.asarray(last.kernel)
+        bias = np.asarray(last.bias) if last.use_bias else bias
+    if len(tensor.shape) > 2:
+        tensor = keras.layers.Flatten(name="edgenet_row")(tensor)
+    logits = keras.layers.Dense(2, name="edgenet_no_yes")
+    output = keras.layers.Softmax(name="edgenet_softmax")(logits(tensor))
+    logits.set_weights([np.hstack([-kernel, kernel]) / 2, np.hstack([-bias, bias]) / 2])
     return keras.Model(flat.inputs[0], output, name=flat.name)

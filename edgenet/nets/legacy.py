@@ -65,9 +65,16 @@ def _layer(path: Path, item: dict[str, Json]) -> dict[str, Json]:
     if not isinstance(inner, dict):
         return item
     inner = dict(inner)
-    module = item.get("module")
+    module, registered = item.get("module"), item.get("registered_name")
+    if (
+        module is None
+        and isinstance(registered, str)
+        and not registered.lower().startswith("keras>")
+        and ">" in registered
+    ):
+        raise _custom(path, inner.get("name") or name, name)  # though it may have the name of one of Keras' own
     old = module is None or not str(module).startswith("keras.") or _keras2(item, inner)
-    if isinstance(inner.get("dtype"), dict):
+    if "dtype" in inner:
         inner["dtype"] = _dtype(inner["dtype"])
     if isinstance(inner.get("name"), str):
         inner["name"] = plain_name(inner["name"])
@@ -79,15 +86,19 @@ def _layer(path: Path, item: dict[str, Json]) -> dict[str, Json]:
         if "trainable" not in inner and (operations := _operations_module(name)):
             item["module"] = operations  # `x / 127.5` in Keras 3, as its .h5 files write it
         elif item["module"] == "keras.layers" and not hasattr(keras.layers, name):
-            raise EdgenetError(
-                f"{path}: its layer {inner.get('name', name)!r} is a custom class, {name}, whose code is not in the "
-                "file; export the model (model.export or model.save to a folder) and give that SavedModel folder"
-            )
+            raise _custom(path, inner.get("name") or name, name)
     if name in _MODELS and isinstance(inner.get("layers"), list):
         inner["layers"] = [_layer(path, layer) for layer in inner["layers"]]
         _link(name, inner)
     item["config"] = inner
     return item
+
+
+def _custom(path: Path, layer: str, kind: str) -> EdgenetError:
+    return EdgenetError(
+        f"{path}: its layer {layer!r} is a custom class, {kind}, whose code is not in the "
+        "file; export the model (model.export or model.save to a folder) and give that SavedModel folder"
+    )
 
 
 def _operations_module(name: str) -> str | None:
@@ -114,10 +125,12 @@ def plain_name(name: str) -> str:
     return name.replace("/", "_")
 
 
-def _dtype(policy: dict[str, Json]) -> Json:
+def _dtype(policy: Json) -> Json:
     """Mixed precision is a matter of training: a mixed policy becomes float32, the precision of its weights."""
-    name = policy.get("config", {}).get("name")
-    return "float32" if isinstance(name, str) and name.startswith("mixed_") else policy if "module" in policy else name
+    name = policy.get("config", {}).get("name") if isinstance(policy, dict) else policy
+    if isinstance(name, str) and name.startswith("mixed_"):
+        return "float32"
+    return policy if not isinstance(policy, dict) or "module" in policy else name
 
 
 def _old_layer(path: Path, item: dict[str, Json], inner: dict[str, Json]) -> dict[str, Json]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import tempfile
 import warnings
@@ -109,7 +110,10 @@ def brief(error: BaseException) -> str:
     """Return the telling line of a foreign error, at most 200 characters."""
     text = str(error)
     text = text.rsplit("Exception encountered: ", 1)[-1]  # Keras' deserializer puts the cause last
+    text = re.sub(r"\x1b\[\d*m", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Exception encountered when calling") and len(lines) > 1:  # a layer's: where, then why
+        lines = [f"{lines[0].removeprefix('Exception encountered when ')} {lines[1]}"]
     return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:197]}..."
 
 
@@ -232,6 +236,8 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
         if size is None:
             raise EdgenetError(f"{path} leaves its input size open: say --size, such as --size 224")
         shape[1:3] = [extent or size for extent in shape[1:3]]
+    if size is not None and len(shape) == 4 and shape[1:3] != [size, size]:
+        raise EdgenetError(f"{path} takes {shape[2]}x{shape[1]} pixels: leave --size {size} out")
     image = keras.Input(batch_shape=[None, *shape[1:]], dtype="float32", name=key)
     x = image if spec.dtype == tf.float32 else keras.ops.cast(image, spec.dtype.name)
     output = layer(x)

@@ -249,12 +249,16 @@ def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Netwo
                 "(0..255 where it normalizes pixels itself)"
             )
         raise UsageError(f"{path} has no Rescaling layer to say what its input ranges over; give --input-range {known}")
-    if inside is not None and input_range not in ("", "0..255"):
+    if inside is not None and inside.takes_bytes and input_range not in ("", "0..255"):
         raise UsageError(f"{path} normalizes 0..255 itself (it has a Rescaling layer); leave --input-range out")
+    if inside is not None and not inside.takes_bytes and not input_range:
+        raise UsageError(
+            f"{path} normalizes pixels itself, but would take bytes as far as {inside.farthest:.0f}: they are scaled "
+            f"before; give --input-range {' | '.join(INPUT_RANGES)}, what it is given"
+        )
+    core, (scale, offset) = model, INPUT_RANGES[input_range or "0..255"]
     if inside is not None:
-        core, scale, offset = inside.core, inside.scale, inside.offset
-    else:
-        core, (scale, offset) = model, INPUT_RANGES[input_range]
+        core, scale, offset = inside.core, scale * inside.scale, offset * inside.scale + inside.offset
     with one_line(path):
         core = as_classifier(core)
     source = Source(

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from edgenet.errors import EdgenetError
+from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
 from edgenet.nets.load import load_model
+from edgenet.nets.network import open_network
 from edgenet.nets.weights import classes_in, imagenet_labels, imagenet_weights, load_weights
 from edgenet.spec import ModelSpec
 
@@ -257,6 +258,79 @@ def test_as_classifier(head: Any, known: bool, classes: int) -> None:
         np.testing.assert_allclose(answer, np.exp(raw) / np.exp(raw).sum(1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: layers.Dense(1, activation="sigmoid")(x),
+        lambda x: layers.Activation("sigmoid")(layers.Dense(1, use_bias=False)(x)),
+        lambda x: keras.ops.sigmoid(layers.Dense(1)(x)),
+        lambda x: keras.ops.clip(layers.Dense(1, activation="sigmoid")(x), 1e-7, 1 - 1e-7),
+        lambda x: layers.Flatten()(layers.Activation("sigmoid")(layers.Reshape((1, 1, 1))(layers.Dense(1)(x)))),
+        lambda x: keras.ops.sigmoid(layers.Add()([layers.Dense(1)(x), layers.Dense(1)(x)])),
+        lambda x: keras.ops.sigmoid(layers.Dense(1, activation="relu")(x)),
+        lambda x: layers.Flatten()(layers.Conv2D(1, 1, activation="sigmoid")(layers.Reshape((1, 1, 4))(x))),
+        lambda x: layers.Flatten()(keras.ops.sigmoid(layers.Conv2D(1, 1)(layers.Reshape((1, 1, 4))(x)))),
+    ],
+)
+def test_one_sigmoid_answers_no_and_yes_as_any_classifier_does(head: Any) -> None:
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(image)))
+    model = shuffle(keras.Model(image, head(x)))
+    yes = model.predict(RAW, verbose=0)
+    assert 0 < yes.min() < yes.max() < 1
+    np.testing.assert_allclose(as_classifier(model).predict(RAW, verbose=0), np.hstack([1 - yes, yes]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: layers.Dense(3, activation=layers.Softmax())(x),
+        lambda x: keras.ops.clip(layers.Dense(3, activation="softmax")(x), 1e-7, 1 - 1e-7),
+        lambda x: layers.Average()([layers.Dense(3, activation="softmax")(x), layers.Dense(3, "softmax")(-x)]),
+        lambda x: layers.GlobalAveragePooling1D()(layers.Softmax()(layers.Reshape((2, 3))(layers.Dense(6)(x)))),
+    ],
+)
+def test_probabilities_get_no_second_softmax(head: Any) -> None:
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(image)))
+    model = shuffle(keras.Model(image, head(x)))
+    np.testing.assert_allclose(as_classifier(model).predict(RAW, verbose=0), model.predict(RAW, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("front", "range_", "scale"),
+    [
+        (lambda: [layers.Rescaling(2.0, -1.0)], "0..1", 1 / 255),
+        (lambda: [layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.05, 0.05, 0.05])], "0..1", 1 / 255),
+        (lambda: [layers.Resizing(16, 16), layers.Rescaling([2.0, 2.0, 2.0], -1.0)], "0..1", 1 / 255),
+        (lambda: [layers.Normalization(mean=[123.0, 117.0, 104.0], variance=[3400.0, 3300.0, 3300.0])], "", 1.0),
+    ],
+)
+def test_what_normalizes_other_pixels_than_bytes_is_asked_about(
+    tmp_path: Path, front: Any, range_: str, scale: float
+) -> None:
+    model = shuffle(small(front()))
+    model.save(tmp_path / "mine.keras")
+    raw = RAW.astype(np.uint8)
+    if range_:
+        with pytest.raises(UsageError, match="scaled before; give --input-range"):
+            open_network(str(tmp_path / "mine.keras"))
+    network = open_network(str(tmp_path / "mine.keras"), input_range=range_)
+    answer = np.concatenate(list(network.scores([raw])))
+    np.testing.assert_allclose(answer, model.predict(RAW * np.float32(scale), verbose=0), atol=1e-5)
+
+
+def test_a_nested_backbone_may_answer_several_scales() -> None:
+    image = keras.Input((32, 32, 3))
+    fine = layers.Conv2D(4, 3, strides=2)(image)
+    backbone = keras.Model(image, [fine, layers.Conv2D(6, 3, strides=2)(fine)])
+    outer = keras.Input((32, 32, 3))
+    one, other = backbone(layers.Rescaling(1 / 255)(outer))
+    pooled = [layers.GlobalAveragePooling2D()(one), layers.GlobalMaxPooling2D()(other)]
+    model = shuffle(keras.Model(outer, layers.Dense(3)(layers.Concatenate()(pooled))))
+    np.testing.assert_allclose(flatten(model).predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5)
+
+
 def test_flatten_renames_twins() -> None:
     image = keras.Input((32, 32, 3))
     halves = [small([], layers.Dense(3, name="twin"))(image), small([], layers.Dense(3, name="twin"))(image)]
@@ -377,6 +451,36 @@ def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
     logits = raw.mean((1, 2))[:, :2]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(load_model(tmp_path / "v1").predict(raw, verbose=0), expected, atol=1e-6)
+
+
+def test_a_custom_class_with_the_name_of_keras_own_is_told(tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["layers"][1].update(module=None, registered_name="my>Conv2D")
+
+    assert "a custom class, Conv2D" in refused(rewritten(tmp_path, change))
+    assert "a custom class, Conv2D" in refused(tmp_path / "bad.keras", trust=True)
+
+
+def test_mixed_precision_as_the_first_keras_3_wrote_it(tmp_path: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        for layer in config["config"]["layers"]:
+            layer["config"]["dtype"] = "mixed_float16"
+
+    loaded = load_model(rewritten(tmp_path, change))
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+
+
+def test_why_a_lambda_fails_is_said(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"half": 0.5}
+    divide = eval("lambda x: x * half", own)  # what a user's script knew, and no file keeps
+    small([layers.Lambda(divide, output_shape=(32, 32, 3))]).save(tmp_path / "code.keras")
+    assert "name 'half' is not defined" in refused(tmp_path / "code.keras", trust=True)
+
+
+def test_a_size_that_a_saved_model_does_not_take(tmp_path: Path) -> None:
+    small([layers.Rescaling(1 / 255)]).export(tmp_path / "saved", verbose=False)
+    assert "leave --size 96 out" in refused(tmp_path / "saved", size=96)
+    assert load_model(tmp_path / "saved", size=32).input_shape == (None, 32, 32, 3)
 
 
 def test_zip_bombs_and_escapes(tmp_path: Path) -> None:
