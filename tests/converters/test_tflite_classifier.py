@@ -131,8 +131,28 @@ def test_a_dense_layer_of_many_rows_stays(images: np.ndarray) -> None:
     np.testing.assert_allclose(answers(made.flatbuffer, images[:4]), expected, atol=0.02)
 
 
+def test_a_sigmoid_at_the_end_answers_float_as_a_softmax_does(images: np.ndarray) -> None:
+    """In 8 bits it would answer 256 probabilities, and call certain whatever is nearly so."""
+    keras.utils.set_random_seed(6)
+    image = keras.Input((64, 64, 3))
+    x = layers.Conv2D(FEATURES, 3, 8, activation="relu", kernel_initializer="random_normal")(image)
+    x = layers.Multiply()([x, layers.Conv2D(FEATURES, 1, activation="sigmoid")(x)])  # a gate inside stays integer
+    x = layers.GlobalAveragePooling2D()(x)
+    core = keras.Model(image, layers.Dense(5, "sigmoid", kernel_initializer=keras.initializers.RandomNormal(0, 20))(x))
+    made = to_tflite.quantize(to_tflite.trace(core), [images], **SIGNED)
+    assert made.kept_float == ("LOGISTIC x 1",)
+    got = answers(made.flatbuffer, images).astype(np.float64)
+    expected = np.asarray(core(images * np.float32(SIGNED["scale"]) + np.float32(SIGNED["offset"])), np.float64)
+    assert (np.abs(expected - 0.5) > 0.498).mean() > 0.1, "some must be nearly certain, or this test says nothing"
+    assert len(np.unique(got)) > 0.95 * got.size
+    logit = np.log(expected / (1 - expected))
+    assert np.abs(np.log(got / (1 - got)) - logit).max() < np.ptp(logit) / 50
+    hybrid = [schema.TensorType.FLOAT32, schema.TensorType.INT8]
+    convolutions = [types for code, types in operators(made.flatbuffer) if code == schema.BuiltinOperator.CONV_2D]
+    assert [types[:2] == hybrid for types in convolutions] == [False, False, True]
+
+
 NO_CLASSIFIER: dict[str, Any] = {
-    "a sigmoid": lambda x: layers.Dense(5, "sigmoid")(x),
     "nothing behind it": lambda x: layers.Dense(5)(x),
     "an activation of its own": lambda x: layers.Softmax()(layers.Dense(5, "relu")(x)),
     "no layer": lambda x: layers.Softmax()(x),

@@ -42,6 +42,10 @@ folder = sys.argv[1]
 own([layers.Rescaling(1 / 255)]).save(f"{folder}/rescaled.keras")
 own([]).save(f"{folder}/bare.h5")
 own([layers.Lambda(lambda x: x / 255)]).save(f"{folder}/lambda.keras")
+yes = own([layers.Rescaling(1 / 255)])
+yes.pop()
+yes.add(layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.RandomNormal(0, 3)))
+yes.save(f"{folder}/yes.keras")
 # What a user serves has no augmentation in it.
 plain = keras.Sequential([layer for layer in own([layers.Rescaling(1 / 255)]).layers if "flip" not in layer.name])
 plain.build((None, 64, 64, 3))

@@ -39,6 +39,15 @@ def test_own_classifier_in_int8(edgenet: Edgenet, models: Path, pictures: Path, 
     assert all(row["sqnr_db"] > 20 for row in ran.document)
 
 
+def test_yes_or_no_in_int8(edgenet: Edgenet, models: Path, pictures: Path, tmp_path: Path) -> None:
+    common = ("--calibration", pictures, "--effort", "plain", "-o", tmp_path, "--json")
+    made = edgenet("quantize", models / "yes.keras", *common)
+    assert made.code == 0, made.err
+    assert {row["manifest"]["output"]["classes"] for row in made.document} == {2}
+    ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
+    assert all(row["sqnr_db"] > 25 for row in ran.document)
+
+
 @pytest.mark.parametrize(
     ("file", "options"),
     [("saved", ("--input-range", "0..255")), ("lambda.keras", ("--trust", "--input-range", "0..255"))],
