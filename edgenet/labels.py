@@ -43,6 +43,8 @@ def read_labels(path: Path) -> Labels:
         raise EdgenetError(f"{path}: cannot be read ({exc.strerror}); give a .txt or .csv of labels") from exc
     except UnicodeDecodeError as exc:
         raise EdgenetError(f"{path}: not UTF-8 text; give a .txt (a label a line) or a .csv") from exc
+    if path.suffix.lower() == ".json":
+        raise EdgenetError(f"{path}: labels are no JSON; give a .txt (a label a line) or a .csv (index,name)")
     labels = _from_csv(path, text) if path.suffix.lower() == ".csv" else Labels(_from_lines(text), None)
     if not labels.names:
         raise EdgenetError(f"{path}: no labels in this file; give one label a line")
@@ -77,6 +79,8 @@ def _from_csv(path: Path, text: str) -> Labels:
             in_order = False
         if not in_order:
             raise EdgenetError(f"{path}: its column `index` must hold each of 0 to {len(rows) - 1} once")
+    elif not all(text.strip().splitlines()):  # a row of one empty name, which the reader leaves out
+        raise EdgenetError(f"{path}: an empty line, which would shift the classes behind it; name that class")
     names = tuple(row["name"].strip() for row in rows)
     if "wnid" not in columns:
         return Labels(names, None)
@@ -129,6 +133,7 @@ class _Names:
         self.with_first: dict[str, list[int]] = {}
         for index, first in enumerate(self.firsts):
             self.with_first.setdefault(first, []).append(index)
+        self.with_key = Counter(self.keys)
 
     def matches(self, text: str) -> list[int]:
         """Return every index that the text may mean."""
@@ -157,6 +162,7 @@ class _Matcher:
         self.root = root
         self.names = _Names(labels.names)
         self.table = labels if labels.wnids else table
+        self.row = {wnid: row for row, wnid in enumerate((self.table and self.table.wnids) or ())}
         self.rows = _Names(self.table.names) if self.table else None
         self.aligned = _aligned(self.rows, self.names) if self.rows else None
 
@@ -168,11 +174,11 @@ class _Matcher:
                 f"{self.root / name}: this class folder is a wnid and the model's labels are names; put a classes.csv "
                 "(index,wnid,name) into the data folder or its parent"
             )
-        if name not in self.table.wnids:
+        if name not in self.row:
             raise EdgenetError(
                 f"{self.root / name}: this wnid is not in the table of classes; is it one of the model's?"
             )
-        row = self.table.wnids.index(name)
+        row = self.row[name]
         return self.aligned[row] if self.aligned else self._of_row(name, row)
 
     def _of_row(self, folder: str, row: int) -> int:
@@ -181,7 +187,7 @@ class _Matcher:
         found = self.names.matches(self.rows.given[row])
         key, first = self.rows.keys[row], self.rows.firsts[row]
         exact = "," in key and [self.names.keys[index] for index in found] == [key]
-        sharers = self.rows.keys.count(key) if exact else self.rows.firsts.count(first)
+        sharers = self.rows.with_key[key] if exact else len(self.rows.with_first[first])
         if found and sharers > 1:
             raise EdgenetError(
                 f"{self.root / folder}: {sharers} wnids are called {self.rows.given[row]!r}, so which one the model "

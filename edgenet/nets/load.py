@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TAKES = "edgenet takes Keras models: .keras, .h5, or a SavedModel folder"
 _TRAINING = ("compile_config", "quantization_config")
+_RANDOM = (
+    "StatelessRandom",
+    "Random",
+    "StatefulUniform",
+    "StatelessTruncated",
+    "TruncatedNormal",
+    "Rng",
+    "Multinomial",
+)
 _TRAINING_PARTS = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -230,6 +239,7 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
     _, inputs = function.structured_input_signature
     if len(inputs) != 1:
         raise EdgenetError(f"{path} takes {len(inputs)} inputs ({', '.join(inputs)}): edgenet takes one image")
+    _check_not_random(path, function)
     (key, spec), *_ = inputs.items()
     shape = list(spec.shape) if spec.shape.rank is not None else []
     if len(shape) == 4 and None in shape[1:3]:
@@ -246,6 +256,18 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
             raise EdgenetError(f"{path} gives {len(output)} outputs ({', '.join(output)}): a classifier gives one")
         (output,) = output.values()
     return keras.Model(image, output, name="saved_model")
+
+
+def _check_not_random(path: Path, function: Any) -> None:
+    """Refuse what answers otherwise each time: Keras 3 exports layers of augmentation as they are in training."""
+    graph = function.graph.as_graph_def()
+    for node in (*graph.node, *(node for one in graph.library.function for node in one.node_def)):
+        if node.op.startswith(_RANDOM):
+            layer = next((part for part in node.name.split("/") if part.startswith("random")), node.name)
+            raise EdgenetError(
+                f"{path} answers at random: {layer} was exported as it is in training; give the .keras file, or "
+                "export with training=False (keras.export.ExportArchive)"
+            )
 
 
 def _check_classifier(path: Path, model: keras.Model) -> None:

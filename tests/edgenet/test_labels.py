@@ -75,6 +75,19 @@ def test_label_files(tmp_path: Path) -> None:
 FISH = ("tench, Tinca tinca", "great white shark, white shark", "crane", "crane", "maillot", "maillot, tank suit")
 
 
+def test_label_files_that_would_shift_classes_or_hold_something_else(tmp_path: Path) -> None:
+    (tmp_path / "gap.csv").write_text("name\n\na\nb\n")
+    with pytest.raises(EdgenetError, match="an empty line, which would shift"):
+        read_labels(tmp_path / "gap.csv")
+    (tmp_path / "end.csv").write_text("name\na\nb\n\n")
+    assert read_labels(tmp_path / "end.csv").names == ("a", "b")
+    (tmp_path / "gap.csv").write_text("index,name\n1,b\n\n0,a\n")  # what is numbered cannot shift
+    assert read_labels(tmp_path / "gap.csv").names == ("a", "b")
+    (tmp_path / "names.json").write_text('["a", "b"]')
+    with pytest.raises(EdgenetError, match="no JSON"):
+        read_labels(tmp_path / "names.json")
+
+
 def test_folders_named_by_label(tmp_path: Path) -> None:
     root = folders(tmp_path, "TENCH", "great_white  shark, white shark", "maillot, Tank suit")
     found = labelled(root, FISH)

@@ -473,8 +473,23 @@ def test_mixed_precision_as_the_first_keras_3_wrote_it(tmp_path: Path) -> None:
 def test_why_a_lambda_fails_is_said(tmp_path: Path) -> None:
     own: dict[str, Any] = {"half": 0.5}
     divide = eval("lambda x: x * half", own)  # what a user's script knew, and no file keeps
-    small([layers.Lambda(divide, output_shape=(32, 32, 3))]).save(tmp_path / "code.keras")
-    assert "name 'half' is not defined" in refused(tmp_path / "code.keras", trust=True)
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Lambda(divide)(image))
+    keras.Model(image, layers.Dense(3)(x)).save(tmp_path / "code.keras")
+    assert "Lambda.call(). We could not automatically infer" in refused(tmp_path / "code.keras", trust=True)
+
+
+def test_a_saved_model_with_augmentation_in_it_is_refused(tmp_path: Path) -> None:
+    model = small([layers.RandomFlip(name="random_flip"), layers.Rescaling(1 / 255)])
+    model.export(tmp_path / "saved", verbose=False)
+    assert "answers at random: random_flip" in refused(tmp_path / "saved")
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec((None, 32, 32, 3), tf.float32)]
+    archive.add_endpoint("serve", lambda image: model(image, training=False), signature)
+    archive.write_out(tmp_path / "served", verbose=False)
+    answer = load_model(tmp_path / "served").predict(RAW, verbose=0)
+    np.testing.assert_allclose(answer, model.predict(RAW, verbose=0), atol=1e-6)
 
 
 def test_a_size_that_a_saved_model_does_not_take(tmp_path: Path) -> None:
