@@ -62,6 +62,7 @@ _DECODER_ERRORS = (
     AssertionError, MemoryError, Warning, struct.error, zlib.error,
 )  # fmt: skip
 
+_PHOTOMETRIC_TAG = 262
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {  # EXIF orientation -> what sets the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -213,7 +214,7 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Return the picture in mode RGB; what Pillow's own convert would spoil is done here."""
     mode = picture.mode
     if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):  # 0..65535
-        return _grey((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255))
+        return _deep_grey(picture)
     if mode == "F":
         pixels = np.asarray(picture)
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # so written that NaN fails, too
@@ -230,6 +231,16 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
         paper.paste(overlay, mask=overlay.getchannel("A"))
         return paper
     return picture.convert("RGB")
+
+
+def _deep_grey(picture: Image.Image) -> Image.Image:
+    """Keep the high byte of 16 bits, as their file means it: Pillow hands them over as they are stored."""
+    stored = np.asarray(picture).astype(np.int64)
+    levels = (stored >> 8).clip(0, 255)
+    if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:  # of a TIFF: 0 is white
+        levels = 255 - levels
+    clear = picture.info.get("transparency")
+    return _grey(np.where(stored == clear, 255, levels) if isinstance(clear, int) else levels)
 
 
 def _grey(pixels: npt.NDArray[Any]) -> Image.Image:

@@ -51,6 +51,16 @@ def test_sixteen_bits_keep_the_high_byte() -> None:
     assert np.abs(decode(colour).astype(int) - expected).max() <= 1  # Pillow rounds here
 
 
+def test_sixteen_bits_may_count_from_white_and_hold_one_clear_grey() -> None:
+    deep = np.arange(60_000, 60_000 - 64 * 900, -900, dtype=np.int64).astype(np.uint16).reshape(8, 8)
+    negative = encoded(Image.fromarray(deep), "TIFF", tiffinfo={262: 0})
+    assert (decode(negative) == 255 - (deep >> 8)[..., None]).all()
+    clear = decode(encoded(Image.fromarray(deep), "PNG", transparency=int(deep[2, 3])))
+    expected = deep >> 8
+    expected[2, 3] = 255
+    assert (clear == expected[..., None]).all()
+
+
 def test_float_pixels_from_0_to_1_are_read_and_others_refused() -> None:
     values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     assert (decode(encoded(Image.fromarray(values), "TIFF")) == np.rint(values * 255)[..., None]).all()
