@@ -107,7 +107,9 @@ def quantize(
             show(table)
     worst = max(made.drops, default=0.0)
     if worst > allowed:
-        raise GateMissed(f"top-1 drops by {worst:.1f} points, more than {allowed:g}; {made.advice}")
+        # A drop of 0.504 must not read as the 0.5 that is allowed.
+        shown = next((text for n in range(1, 6) if float(text := f"{worst:.{n}f}") > allowed), f"{worst}")
+        raise GateMissed(f"top-1 drops by {shown} points, more than {allowed:g}; {made.advice}")
 
 
 def _calibration(precision: IntegerPrecision, folder: Path | None, validation: Path | None, limit: int) -> Calibration:

@@ -102,12 +102,13 @@ def train(
     """Train the symbols' classifier from scratch; writes symbols.weights.h5 and symbols.json into the folder `out`.
 
     Raises:
-        EdgenetError: the test seed is the training seed, there is nothing to train on, or `out` cannot be written.
+        UsageError: the test seed is the training seed, or there is nothing to train on.
+        EdgenetError: `out` cannot be written.
     """
     if seed == test_seed:
         raise UsageError(f"seed {seed} is the test seed too: choose another --seed, else the test proves nothing")
     if images < len(LABELS) or test_images < 1 or epochs < 1:
-        raise EdgenetError(f"too little to train on: give at least {len(LABELS)} images and 1 epoch")
+        raise UsageError(f"too little to train on: give at least {len(LABELS)} images and 1 epoch")
     _check_writable(out)
     tell = progress or (lambda _: None)
     start, cpu_start = time.monotonic(), time.process_time()

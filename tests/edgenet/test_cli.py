@@ -362,6 +362,7 @@ def test_without_a_stdout_it_is_one_line() -> None:
         (("convert", "missing.keras", "--weights", "none"), 2, "brings its own"),
         (("quantize", NETWORK, "--weights", "none"), 2, "needs --calibration"),
         (("train", "symbols", "--seed", "-1"), 2, "--seed"),
+        (("train", "symbols", "--images", "5"), 2, "at least 20 images"),
         (("info", "mobilenet_v1_shallow", "--block", "standard"), 2, "variant already"),
         (("convert", NETWORK, "--weights", "none", "--input-range", "0..1"), 2, "knows what it eats"),
         (("quantize", NETWORK, "--weights", "none", "--calibration", "/no/folder"), 1, "/no/folder"),
