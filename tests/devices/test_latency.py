@@ -234,6 +234,25 @@ def test_a_device_lost_while_it_cools_or_at_the_very_end_spoils_nothing(tmp_path
     assert kept.after == warm.end
 
 
+def test_a_state_lost_at_the_end_is_the_one_that_the_last_round_ended_in(tmp_path: Path, clock: Clock) -> None:
+    files = [write(tmp_path, name, tiny_tflite()) for name in ("a.tflite", "b.tflite")]
+    warm = dataclasses.replace(COOL, temperature_c=61.0)
+
+    class Brief(Board):
+        tried = 0
+
+        def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
+            self.tried += path.name == "a.tflite"
+            if path.name == "a.tflite" and self.tried > 1:
+                raise ModelCrashed("a.tflite: died")  # its only repetition is of the first round
+            return super().time(path, threads, schedule)
+
+    board = Brief([run(), run(), run(), run(end=warm)], states=[None] * 6 + [AWAY] * 1000)
+    (result,) = measure(files, schedule=SHORT, bench=board, failed=lambda *_: None)
+    assert [one.round for one in result.repetitions] == [0, 1, 2]
+    assert result.after == warm
+
+
 def test_a_hot_device_is_let_cool(tmp_path: Path, clock: Clock) -> None:
     said: list[str] = []
     once = dataclasses.replace(SHORT, repetitions=1)
@@ -312,6 +331,18 @@ def test_outliers_are_counted_and_kept(tmp_path: Path) -> None:
     assert result.samples_ns.max() == 5_000_000
 
 
+def test_the_figures_of_known_samples(tmp_path: Path) -> None:
+    parts = np.split(np.arange(1, 102) * 1_000_000, [40, 70])  # 1 .. 101 ms, over three repetitions
+    runs = [dataclasses.replace(run(), samples_ns=part) for part in parts]
+    answers = [dataclasses.replace(one, peak_rss_bytes=peak) for one, peak in zip(runs, (30, 50, 40), strict=True)]
+    (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Board([*answers]))
+    assert list(result.medians_ms) == [20.5, 55.5, 86.0]
+    assert result.median_ms == 55.5
+    assert (result.p90_ms, result.p99_ms, result.mad_ms) == pytest.approx((91.0, 100.0, 25.0))
+    assert result.cv == pytest.approx(850**0.5 / 51)
+    assert result.peak_rss_bytes == 50
+
+
 @pytest.mark.parametrize(
     ("runs", "verdict", "why"),
     [
@@ -324,3 +355,14 @@ def test_the_verdict_on_a_device(tmp_path: Path, runs: list[Run], verdict: str, 
     (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=SHORT, bench=Board([*runs]))
     assert result.verdict == verdict
     assert why in result.why
+
+
+def test_a_median_that_is_known_to_two_percent_is_known_well_enough(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    verdicts = []
+    for off in (0.01, 0.03):
+        (result,) = measure([file], schedule=SHORT, bench=Board([run(ms=1 - off), run(ms=1), run(ms=1 + off)]))
+        assert result.ci95_ms == pytest.approx((1 - off, 1 + off))
+        verdicts.append((result.verdict, result.why))
+    cure = "end what else runs, or give edgenet bench more --repetitions"
+    assert verdicts == [("valid", ""), ("unstable", f"the median is only known to +-3 %: {cure}")]
