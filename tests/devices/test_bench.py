@@ -23,6 +23,7 @@ from devices.profile import find
 from devices.store import Put, Store
 from devices.timing import Schedule
 
+from .boards import pi4, pixel6
 from .sshd import Sshd
 from .tiny_models import tiny_tflite, write
 
@@ -134,3 +135,24 @@ def test_instructions_that_a_device_does_not_tell_are_its_profiles(cache: Path) 
         assert NativeBench(shell, info, local_place(), lock, pixel).isa == info.isa
         assert NativeBench(shell, mute, local_place(), lock, pixel).isa == pixel.isa
         assert NativeBench(shell, mute, local_place(), lock, None).isa == ()
+
+
+def test_a_phone_is_timed_on_its_fastest_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    asked: list[str | None] = []
+
+    def native(*_: object, cpus: str | None = None, **__: object) -> NoReturn:
+        asked.append(cpus)
+        raise KeyboardInterrupt
+
+    for name in ("native_measure", "native_profile"):
+        monkeypatch.setattr(bench_module, name, native)
+    with LocalShell() as shell, DeviceLock(shell) as lock:
+        phone, pi = probe(shell, "ssh", str(pixel6(tmp_path / "phone"))), probe(shell, "ssh", str(pi4(tmp_path / "pi")))
+        for info, board in ((phone, "google-pixel-6"), (pi, "raspberry-pi-4b")):
+            bench = NativeBench(shell, info, local_place(), lock, find(board))
+            for ask in (bench.time, bench.profile):
+                for threads in (1, 4):
+                    with pytest.raises(KeyboardInterrupt):
+                        ask(file, threads, SHORT)
+    assert asked == ["6,7", "4,5,6,7"] * 2 + [None] * 4  # a Raspberry Pi's are all alike
