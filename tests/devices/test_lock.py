@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -118,6 +119,27 @@ def test_the_lock_of_a_dead_process_is_taken(shell: Shell, place: Path, request:
 @pytest.mark.parametrize("text", [json.dumps(asdict(ANNA)), "", "{torn", '{"token": 3}', "[]", '{"user": "x"}'])
 def test_a_lock_that_nobody_refreshed_is_taken(shell: Shell, place: Path, text: str) -> None:
     left_by(place, text, STALE_MIN + 2)
+    with DeviceLock(shell) as lock:
+        lock.refresh()
+
+
+def test_a_lock_lasts_fifteen_minutes(shell: Shell, place: Path) -> None:
+    left_by(place, json.dumps(asdict(ANNA)), 14)
+    with pytest.raises(DeviceBusy), DeviceLock(shell):
+        pass
+    os.utime(place / "holder", (time.time() - 60 * 16,) * 2)
+    with DeviceLock(shell) as lock:
+        lock.refresh()
+
+
+def test_one_that_crashed_over_a_lock_blocks_it_for_a_while_only(shell: Shell, place: Path) -> None:
+    text = json.dumps(asdict(ANNA))
+    left_by(place, text, STALE_MIN + 2)
+    taker = place / f"after-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    taker.mkdir()
+    with pytest.raises(DeviceBusy), DeviceLock(shell):
+        pass  # it may still be at it
+    os.utime(taker, (time.time() - 60 * (STALE_MIN + 2),) * 2)
     with DeviceLock(shell) as lock:
         lock.refresh()
 
