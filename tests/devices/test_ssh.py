@@ -235,23 +235,66 @@ def test_no_ssh_client(shared: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_users_configuration_is_used_and_cannot_hurt(shared: Sshd, tmp_path: Path) -> None:
     config = tmp_path / "config"
     touched = tmp_path / "touched"
-    config.write_text(
-        f"Host my-pi\n HostName 127.0.0.1\n Port {shared.port}\n User {shared.user}\n IdentityFile {shared.key}\n"
-        f" UserKnownHostsFile {shared.known_hosts}\n"
-        f"Host *\n RequestTTY force\n RemoteCommand echo no\n LogLevel QUIET\n ForwardX11 yes\n ForwardAgent yes\n"
-        f" PermitLocalCommand yes\n LocalCommand touch {touched}\n LocalForward {free_port()} 127.0.0.1:9\n"
-        f" RemoteForward {free_port()} 127.0.0.1:9\n"
-        f" ControlMaster auto\n ControlPath {tmp_path}/own\n ControlPersist 60\n"
-    )
-    with SshShell("my-pi", options=("-F", str(config))) as shell:
-        assert shell.run(("tty",)).stdout == b"not a tty\n"
-        assert shell.run(("sh", "-c", 'echo "$DISPLAY$SSH_AUTH_SOCK"')).stdout == b"\n"
-        assert shell.name == "my-pi"
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that forwarding it, here or there, fails
+        port = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(
+            f"Host my-pi\n HostName 127.0.0.1\n Port {shared.port}\n User {shared.user}\n IdentityFile {shared.key}\n"
+            f" UserKnownHostsFile {shared.known_hosts}\n"
+            f"Host *\n RequestTTY force\n RemoteCommand echo no\n LogLevel QUIET\n ForwardX11 yes\n ForwardAgent yes\n"
+            f" PermitLocalCommand yes\n LocalCommand touch {touched}\n LocalForward {port} 127.0.0.1:9\n"
+            f" RemoteForward {port} 127.0.0.1:9\n ExitOnForwardFailure yes\n"
+            f" ControlMaster auto\n ControlPath {tmp_path}/own\n ControlPersist 60\n"
+        )
+        with SshShell("my-pi", options=("-F", str(config))) as shell:
+            assert shell.run(("tty",)).stdout == b"not a tty\n"
+            assert shell.run(("sh", "-c", 'echo "$DISPLAY$SSH_AUTH_SOCK"')).stdout == b"\n"
+            assert shell.name == "my-pi"
     assert not touched.exists()
     assert not (tmp_path / "own").exists()
     config.write_text(config.read_text().replace(str(shared.key), str(new_key(tmp_path / "wrong"))))
     said = refusal(SshShell("my-pi", options=("-F", str(config))), DeviceRefused)
     assert "does not accept our key" in said  # LogLevel QUIET or not
+
+
+@pytest.fixture
+def agent(shared: Sshd, tmp_path: Path) -> Iterator[str]:
+    """An agent that holds the key of the shared server; give ssh's option for it."""
+    path = tmp_path / "agent"
+    with subprocess.Popen(("ssh-agent", "-D", "-a", str(path)), stdout=subprocess.DEVNULL) as process:
+        try:
+            assert comes(path.exists)
+            environment = {**os.environ, "SSH_AUTH_SOCK": str(path)}
+            subprocess.run(("ssh-add", "-q", str(shared.key)), env=environment, check=True)
+            yield f"-oIdentityAgent={path}"
+        finally:
+            process.terminate()
+
+
+def test_where_a_key_is_named_the_agents_are_not_tried(shared: Sshd, tmp_path: Path, agent: str) -> None:
+    options = (agent, *shared.options)
+    with SshShell(shared.address, None, "pi", 5.0, options) as shell:
+        assert shell.run(("echo", "in")).stdout == b"in\n"
+    said = refusal(SshShell(shared.address, new_key(tmp_path / "other"), "pi", 5.0, options), DeviceRefused)
+    assert "pi does not accept our key" in said
+
+
+def test_the_users_agent_stays_here(tmp_path: Path, agent: str) -> None:
+    (tmp_path / "sshd").mkdir()
+    said = tmp_path / "said"
+    force = f'ForceCommand env >>{said}; exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    with Sshd(tmp_path / "sshd", (force,)) as server:
+        options = (agent, "-oForwardAgent=yes", *server.options)
+        with SshShell(server.address, server.key, "pi", 5.0, options) as shell:
+            shell.run(("true",))
+    heard = said.read_text()
+    assert heard.count("SSH_CONNECTION=") == 2  # the watch's session, too
+    assert "SSH_AUTH_SOCK" not in heard
+
+
+def test_our_folders_there_are_nobody_elses(server: Sshd) -> None:
+    with server.shell():
+        ours = (server.root, server.root / "run", server.root / "incoming")
+        assert [path.stat().st_mode & 0o777 for path in ours] == [0o700] * 3
 
 
 def test_what_a_command_says_is_not_taken_for_ssh(shared: Sshd) -> None:
