@@ -328,6 +328,17 @@ def test_what_a_dead_phone_left_behind(phone: Adbd, shell: AdbShell, restarted: 
     assert not list(Path(shell.root, "run").iterdir())
 
 
+def test_what_lies_there_for_a_day_is_swept_away(phone: Adbd, tmp_path: Path) -> None:
+    for folder in ("incoming", "run"):
+        for age_h in (48, 23):
+            path = tmp_path / "edgenet" / folder / f"{age_h} hours"
+            path.mkdir(parents=True)
+            os.utime(path, (time.time() - 3600 * age_h,) * 2)
+    with AdbShell(phone.serial, root=str(tmp_path / "edgenet")):
+        left = [path.name for folder in ("incoming", "run") for path in (tmp_path / "edgenet" / folder).iterdir()]
+    assert left == ["23 hours"] * 2
+
+
 def test_lost_between_commands(phone: Adbd, shell: AdbShell) -> None:
     phone.drop()
     ended = shell.run(("cat",), stdin=b"as if nothing had been")

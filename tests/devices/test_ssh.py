@@ -421,6 +421,17 @@ def test_the_watch_of_a_lost_connection_leaves_the_next_one_alone(server: Sshd) 
             assert told.result() == Result(0, b"whole\n", b"")
 
 
+def test_what_lies_there_for_a_day_is_swept_away(server: Sshd) -> None:
+    for folder in ("incoming", "run"):
+        for age_h in (48, 23):
+            path = server.root / folder / f"{age_h} hours"
+            path.mkdir(parents=True)
+            os.utime(path, (time.time() - 3600 * age_h,) * 2)
+    with server.shell():
+        left = [path.name for folder in ("incoming", "run") for path in (server.root / folder).iterdir()]
+    assert left == ["23 hours"] * 2
+
+
 def test_another_boot_has_other_peoples_pids(shared: Sshd) -> None:
     with shared.shell() as shell, subprocess.Popen(("sleep", "60"), start_new_session=True) as sleeper:
         for known, survives in (("of another day", True), (shell._boot, False)):
