@@ -97,7 +97,10 @@ def test_operators_outside_of_the_delegate_are_found_where_they_run(
     with open_bench(registry.LOCAL, native=True) as bench:
         said = outside(bench.profile(file, 1, EXPLAINED), "XNNPACK")
         none = outside(bench.profile(INT8, 1, EXPLAINED), "XNNPACK")
-    assert re.fullmatch(r"outside of XNNPACK run MEAN \d\d%, CAST \d\d% of its time", said)
+    assert re.fullmatch(r"outside of XNNPACK run \w+ \d+%, \w+ \d+% of its time", said)
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", said)}
+    assert shares.keys() == {"MEAN", "CAST"}
+    assert 99 <= sum(shares.values()) <= 101  # each is rounded
     assert none == ""
 
 
@@ -138,6 +141,15 @@ def test_operators_are_timed_only_where_there_is_something_to_explain() -> None:
 def test_a_profile_that_fails_costs_no_row() -> None:
     _, gain = gains(Pair(1.0, ModelCrashed("it died")))
     assert gain.why == "the processor has no int8 dot product"  # the board has no instructions at all
+
+
+def test_the_instructions_that_explain_it_are_the_devices() -> None:
+    able, plain = Pair(1.0), Pair(1.0)
+    able.isa = ("asimddp",)
+    assert [gains(bench)[1].why for bench in (able, plain)] == [
+        "its operators are too small to gain",
+        "the processor has no int8 dot product",
+    ]
 
 
 def test_no_gain_without_a_sibling_or_a_round_that_counts(latency: Latency) -> None:
