@@ -1,21 +1,29 @@
-"""What a person is told of a benchmark beside the table."""
+"""What a person is told of a benchmark: the tables, what is said beside them, and the document."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from devices.latency import Latency, measure
+from devices.native import OperatorTime
+from devices.profile import Published, find
 from devices.statistics import Ratio
 from devices.timing import Schedule
-from edgenet.benchmarking import Row, benchmark
-from edgenet.benchmarking_report import remarks, row_json
+from edgenet.benchmarking import Profile, Row, benchmark
+from edgenet.benchmarking_report import operators, remarks, row_json, table
 from edgenet.gain import Gain
-from tests.devices.scripted import Board, run
+from tests.devices.scripted import COOL, Board, run
 from tests.devices.tiny_models import tiny_tflite, write
+
+from .symbols_files import FLOAT32, INT8
 
 ONCE = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=2)
 
@@ -28,6 +36,72 @@ def latency(tmp_path: Path) -> Latency:
 
 def row(one: Latency, **changes: object) -> Row:
     return Row(dataclasses.replace(one, **changes), "int8", "native", "", None, "")
+
+
+def cells(shown: Table) -> list[list[str]]:
+    """Read a table in a wide terminal: its rows, the head first, cell by cell."""
+    text = io.StringIO()
+    Console(file=text, width=200, highlight=False, markup=False).print(shown)
+    lines = [line for line in text.getvalue().splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+
+
+def test_every_figure_has_a_column_of_its_own(latency: Latency) -> None:
+    pi = row(
+        latency,
+        device="pi",
+        threads=4,
+        median_ms=12.344,
+        ci95_ms=(12.1, 12.6),
+        p90_ms=13.5,
+        p99_ms=19.25,
+        cold_start_ms=87.4,
+        peak_rss_bytes=43_000_000,
+        file_bytes=3_990_000,
+        delegate="XNNPACK",
+        ops=66,
+        delegated_ops=64,
+        verdict="unstable",
+    )
+    pi = dataclasses.replace(pi, gain=Gain(Ratio(2.314, 2.2, 2.4), ""))
+    local = row(latency, device="local", path=Path("b.tflite"), file_bytes=120_000, ci95_ms=None, median_ms=7.5)
+    head, first, second = cells(table([pi, local]))
+    assert head == [
+        *("device", "file", "threads", "median", "interval", "p90", "p99"),
+        *("cold start", "memory", "size", "gain", "runs on", "verdict"),
+    ]
+    assert first == [
+        *("pi", "a.tflite", "4", "12.34 ms", "12.10 .. 12.60", "13.50 ms", "19.25 ms"),
+        *("87 ms", "43 MB", "3.99 MB", "2.31x", "XNNPACK 64/66 ops", "unstable"),
+    ]
+    assert second == [
+        *("local", "b.tflite", "1", "7.50 ms", "", "1.00 ms", "1.00 ms"),
+        *("2 ms", "1 MB", "0.12 MB", "", "LiteRT 2.3.0", "valid"),
+    ]
+    assert cells(table([local])) == [head[1:], second[1:]]  # nobody needs to be told that it is this machine
+
+
+def test_the_operators_that_take_longest_come_first_with_their_shares_of_the_whole() -> None:
+    few = (
+        OperatorTime("ADD", 254.0, 5, ""),
+        OperatorTime("CONV_2D", 700.0, 5, "XNNPACK"),
+        OperatorTime("MEAN", 46.0, 5, ""),
+    )
+    shown = operators(Profile("pi", Path("models/a.tflite"), 2, few))
+    assert shown.title == "a.tflite on pi, 2 threads"
+    assert shown.caption == "3 operators, 1.00 ms in all; profiling slows them"
+    assert cells(shown) == [
+        ["operator", "us", "share", "runs on"],
+        ["CONV_2D", "700.0", "70.0%", "XNNPACK"],
+        ["ADD", "254.0", "25.4%", ""],
+        ["MEAN", "46.0", "4.6%", ""],
+    ]
+    many = tuple(OperatorTime(f"OP_{us}", us, 5, "") for us in range(1, 21))
+    shown = operators(Profile("pi", Path("a.tflite"), 1, many))
+    assert shown.title == "a.tflite on pi, 1 thread"
+    assert [(line[0], line[2]) for line in cells(shown)[1:]] == [
+        (f"OP_{us}", f"{100 * us / 210:.1f}%") for us in range(20, 5, -1)
+    ]
 
 
 def test_a_valid_row_needs_no_words(latency: Latency) -> None:
@@ -84,3 +158,29 @@ def test_outliers_and_notes_are_in_the_document(tmp_path: Path) -> None:
     (one,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=Board([far, run()]))
     document = row_json(one)
     assert (document["outliers"], document["threads_note"]) == (1, "")
+
+
+def test_the_samples_of_a_document_are_those_that_count_and_its_repetitions_all(tmp_path: Path) -> None:
+    hot = run(end=dataclasses.replace(COOL, throttled=0x4), ms=9)
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    (one,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=Board([run(ms=1), hot, run(ms=2)]))
+    document = row_json(one)
+    assert document["samples_ns"] == [1_000_000] * 20 + [2_000_000] * 20
+    assert [each.run.samples_ns[0] for each in document["repetitions"]] == [1_000_000, 9_000_000, 2_000_000]
+
+
+def test_a_latency_is_held_against_what_was_published_for_its_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGENET_CONFIG_HOME", str(tmp_path))
+    published = Published("mobilenet_v2_0.35_96", "int8", 1, 2.0, "a runtime", "a paper")
+
+    class Known(Board):
+        board = dataclasses.replace(find("raspberry-pi-4b"), published=(published,))
+
+    def said(file: Path, ms: float) -> str:
+        (one,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=Known([run(ms=ms), run(ms=ms)]))
+        return one.published
+
+    assert said(INT8, 6.0) == "3.0x the published 2 ms for this board (a paper): check the governor"
+    assert said(INT8, 2.9) == said(FLOAT32, 6.0) == ""
