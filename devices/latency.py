@@ -152,7 +152,7 @@ def measure(
                 raise
             case.failed = True
             failed(case.path, case.threads, exc)
-    after = _state_after(bench, patience, cases, functools.partial(tell, len(order), len(order)))
+    after = _state_after(bench, patience, order, functools.partial(tell, len(order), len(order)))
     tell(len(order), len(order), "")
     call = secrets.token_hex(8)
     return [_latency(bench.device, call, case, (before, after or before), seed) for case in cases if not case.failed]
@@ -181,13 +181,15 @@ def _repeat(
             return
 
 
-def _state_after(bench: Bench, patience: Patience, cases: Sequence[_Case], tell: Tell) -> DeviceState | None:
+def _state_after(
+    bench: Bench, patience: Patience, order: Sequence[tuple[int, _Case]], tell: Tell
+) -> DeviceState | None:
     """Read the state at the end; where the device does not give it any more, the one its last repetition ended in."""
     try:
         return patience.ask(bench.state, tell)
     except DeviceError:
-        ended = [case.repetitions[-1] for case in cases if case.repetitions]
-        return max(ended, key=lambda one: one.round).run.end if ended else None
+        timed = ((turn, case.repetitions[-1]) for turn, case in reversed(order) if case.repetitions)
+        return next((last.run.end for turn, last in timed if last.round == turn), None)
 
 
 def speedup(slow: Latency, fast: Latency, seed: int = 0) -> Ratio:

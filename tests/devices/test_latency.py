@@ -253,6 +253,15 @@ def test_a_state_lost_at_the_end_is_the_one_that_the_last_round_ended_in(tmp_pat
     assert result.after == warm
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_several_files_it_is_the_one_that_was_timed_last(tmp_path: Path, clock: Clock, seed: int) -> None:
+    files = [write(tmp_path, name, tiny_tflite()) for name in ("a.tflite", "b.tflite")]
+    ends = [dataclasses.replace(COOL, temperature_c=50.0 + i) for i in range(6)]
+    board = Board([run(end=end) for end in ends], states=[None] * 7 + [AWAY] * 1000)
+    results = measure(files, schedule=SHORT, bench=board, seed=seed)
+    assert [result.after for result in results] == [ends[-1]] * 2
+
+
 def test_a_hot_device_is_let_cool(tmp_path: Path, clock: Clock) -> None:
     said: list[str] = []
     once = dataclasses.replace(SHORT, repetitions=1)
