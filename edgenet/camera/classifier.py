@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -173,6 +174,18 @@ def sibling(one: Artifact) -> Path:
     if known is None or not beside.is_file() or known.manifest.name != manifest.name:
         raise EdgenetError(f"{beside.name} is not beside {path.name}: edgenet convert and quantize make both")
     return beside
+
+
+def read_of(path: Path) -> dict[Path, str]:
+    """Return the files that a model is read from, and what each is: itself, its sibling, and what lies beside both."""
+    files = {path: "the file of the model", artifact.manifest_path(path): "the manifest of the model"}
+    with contextlib.suppress(EdgenetError, OSError):  # what is damaged is refused later, in its own words
+        known = artifact.load(path)
+        if known is not None:
+            other = sibling(known)
+            files[other] = "the file of the other precision"
+            files[artifact.manifest_path(other)] = "the manifest of the other precision"
+    return files
 
 
 class _Alone:

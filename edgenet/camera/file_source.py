@@ -54,6 +54,16 @@ def open_file(path: Path) -> Source:
     return ClipSource(path, shown)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files that open_file would read, also where it would refuse them."""
+    try:
+        if path.is_dir():
+            return image_files(path)
+        return (path, *([] if path.exists() else _sequence(path)))
+    except (OSError, ValueError, EdgenetError):  # a NUL in the path; no picture in the folder
+        return (path,)
+
+
 def _sequence(path: Path) -> list[Path]:
     """Return the files that a name with one %d or %04d stands for, by number."""
     if len(_PATTERN.findall(path.name)) != 1:

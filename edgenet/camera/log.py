@@ -16,6 +16,7 @@ from edgenet.errors import EdgenetError
 class Log:
     """A `Sink`: a file of JSON lines.
 
+    What the file held goes when the first line comes: a run that is refused, or answers nothing, leaves it.
     failed: told, in one line, when the file takes no more; it then ends with the last line that was written whole.
     Raises EdgenetError where it cannot be written at all.
     """
@@ -26,7 +27,7 @@ class Log:
         self._newest = -1
         self._length = 0  # of the whole lines
         try:
-            self._file: FileIO | None = path.open("wb", buffering=0)  # each line at once: tail -f
+            self._file: FileIO | None = path.open("ab", buffering=0)  # each line at once: tail -f
         except OSError as exc:
             raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another file") from exc
 
@@ -35,6 +36,8 @@ class Log:
         answer = update.answer
         if self._file is None or answer is None or answer.frame.id == self._newest:
             return
+        if self._newest < 0:
+            self._cut(0)
         self._newest = answer.frame.id
         line = json.dumps(document(answer), ensure_ascii=False).encode() + b"\n"
         length = self._length + len(line)
@@ -42,8 +45,7 @@ class Log:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as exc:
-            with contextlib.suppress(OSError):  # a pipe
-                self._file.truncate(self._length)
+            self._cut(self._length)
             self.close()
             self._failed(f"{self._path}: the log ends here ({exc.strerror}): make room or choose another file")
         else:
@@ -54,6 +56,11 @@ class Log:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def _cut(self, length: int) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a pipe
+                self._file.truncate(length)
 
 
 def document(answer: Answer) -> dict[str, object]:

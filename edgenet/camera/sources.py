@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from edgenet.camera.file_source import open_file
+from edgenet.camera.file_source import files_of, open_file
 from edgenet.camera.frame import Source
 from edgenet.camera.picamera_source import open_picamera
 from edgenet.camera.url_source import open_url
@@ -45,6 +45,12 @@ def file_path(text: str) -> Path | None:
     if scheme or (text.isascii() and text.isdigit()) or text.startswith(("/dev/video", "/dev/v4l/")):
         return None
     return Path(text).expanduser()
+
+
+def read_of(text: str) -> tuple[Path, ...]:
+    """Return the files that a source reads: a clip, a picture, or each picture of a folder or a sequence."""
+    path = file_path(text.strip())
+    return () if path is None else files_of(path)
 
 
 def first_camera(size: tuple[int, int] | None = None) -> Source:

@@ -31,6 +31,7 @@ class Wishes:
     mirror: bool = False
     rotate: int = 0
     labels: Labels | None = None
+    labels_file: Path | None = None
     input_range: tuple[float, float] | None = None
     host: str = LOOPBACK
     port: int | None = None
@@ -74,16 +75,27 @@ class Wishes:
 
     def _check_files(self) -> None:
         """Refuse to write over what is read, and to write two things into one file."""
-        from edgenet.camera.sources import file_path
+        outputs = [(option, path) for option, path in (("--log", self.log), ("--record", self.record)) if path]
+        read = self._read() if outputs else []
+        for option, path in outputs:
+            written = [("the file of --record", self.record)] if self.record and option == "--log" else []
+            for what, other in (*read, *written):
+                if _same(path, other):
+                    raise UsageError(f"{option} {path}: that is {what}; choose another")
 
-        read = (("the model", self.file), ("the source", file_path(self.source.strip()) if self.source else None))
-        for option, path, others in (
-            ("--log", self.log, (*read, ("--record", self.record))),
-            ("--record", self.record, read),
-        ):
-            for what, other in others:
-                if path is not None and other is not None and _same(path, other):
-                    raise UsageError(f"{option} {path}: that is the file of {what}; choose another")
+    def _read(self) -> list[tuple[str, Path]]:
+        """Return the files that are read, and what each is."""
+        from edgenet.camera import classifier, sources
+
+        model = classifier.read_of(self.file or classifier.default_model())
+        source = sources.read_of(self.source) if self.source else ()
+        tls = (("--tls-cert", self.tls.certificate), ("--tls-key", self.tls.key)) if self.tls else ()
+        given = (("--labels", self.labels_file), *tls)
+        return [
+            *((what, path) for path, what in model.items()),
+            *(("the file of the source" if len(source) == 1 else "a picture of the source", path) for path in source),
+            *((f"the file of {option}", path) for option, path in given if path),
+        ]
 
     def _check_in_browser(self) -> None:
         if self.view not in ("", "web") or self.source not in ("", "browser"):

@@ -146,6 +146,7 @@ def camera(
         mirror=mirror,
         rotate=rotate % 360,
         labels=options.labels_in(labels),
+        labels_file=labels,
         input_range=_range(input_range),
         host=host,
         port=port,

@@ -31,6 +31,7 @@ from tests.devices import adbd
 from tests.devices.tiny_models import tiny_tflite, write
 from tests.edgenet.conftest import Edgenet
 
+from .browser import own_certificate
 from .mjpeg_camera import MjpegCamera
 from .started import Started, lines
 from .test_recording import frames_of
@@ -427,6 +428,48 @@ def test_what_cannot_be_is_one_line_that_says_what_to_do(
     assert ran.err.count("\n") == 1
     assert words in ran.err
     assert clip.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--log", "--record"])
+def test_nothing_that_is_read_is_written_over(edgenet: Edgenet, tmp_path: Path, option: str) -> None:
+    for file in default_model().parent.glob("symbols_*.tflite*"):
+        shutil.copy(file, tmp_path)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (320, 240), "white").save(folder / f"s_{number:04}.png")
+    (tmp_path / "labels.txt").write_text("\n".join(f"class {number}" for number in range(20)))
+    certificate, key = own_certificate(tmp_path)
+    (tmp_path / "linked.mp4").symlink_to(folder / "s_0000.png")
+    model = tmp_path / "symbols_int8.tflite"
+    tls = ("--view", "web", "--tls-cert", certificate, "--tls-key", key)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for path, words, given in (
+        (f"{model}.json", "the manifest of the model", (model, "--source", folder)),
+        (tmp_path / "symbols_float32.tflite", "the file of the other precision", (model, "--source", folder)),
+        (tmp_path / "symbols_float32.tflite.json", "the manifest of the other precision", (model, "--source", folder)),
+        (folder / "s_0001.png", "a picture of the source", ("--source", folder)),
+        (tmp_path / "linked.mp4", "a picture of the source", ("--source", folder)),
+        (folder / "s_0001.png", "a picture of the source", ("--source", folder / "s_%04d.png")),
+        (tmp_path / "labels.txt", "the file of --labels", ("--source", folder, "--labels", tmp_path / "labels.txt")),
+        (certificate, "the file of --tls-cert", ("--source", folder, *tls)),
+        (key, "the file of --tls-key", ("--source", folder, *tls)),
+    ):
+        view = () if "--view" in given else ("--view", "none")
+        ran = edgenet("camera", *given, *view, option, path)
+        assert (ran.code, ran.err) == (2, f"edgenet: {option} {path}: that is {words}; choose another\n")
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_refused_leaves_the_log_of_the_last_one(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    log = tmp_path / "seen.jsonl"
+    log.write_text("what was seen\n")
+    for more, code in ((("--roi", "0,0,9999,9999"), 2), (("--record", "out.webm"), 2), (("--threads", "0"), 2)):
+        ran = edgenet("camera", "--source", clip, "--view", "none", "--log", log, *more)
+        assert ran.code == code, ran.err
+        assert log.read_text() == "what was seen\n"
+    assert edgenet("camera", "--source", clip, "--view", "none", "--log", log).code == 0
+    assert [one["id"] for one in lines(log)] == list(range(40))
 
 
 @pytest.mark.skipif(bool(list(Path("/dev").glob("video*"))), reason="this machine has a camera")
