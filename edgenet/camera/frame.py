@@ -78,7 +78,8 @@ class Answer:
 
     Attributes:
         frame: as the model saw it: rotated and cut to the region of interest, not mirrored.
-        top: the most probable classes by smoothed probability, the best first.
+        top: the most probable classes by smoothed probability, the best first; one that was the best stays first until
+            another is clearly ahead.
         raw: the most probable class of this frame alone.
         preprocess_ns, inference_ns: what that took.
     """

@@ -12,8 +12,9 @@ from edgenet.camera.frame import Ranked
 
 Probabilities = npt.NDArray[np.float64]
 
-MARGIN = 0.05
-"""How far another label must be ahead before it takes the first place."""
+MARGIN, SHARE = 0.05, 0.2
+"""How far another label must be ahead before it takes the first place, and the part of its own probability that is
+enough: of a thousand classes the best may well be under 0.05."""
 
 
 class Smoother:
@@ -40,7 +41,8 @@ class Smoother:
             self._average = self._average + share * (raw - self._average)
         self._at_ns = at_ns
         best = int(self._average.argmax())
-        if self._leader is None or self._average[best] >= self._average[self._leader] + self._margin:
+        margin = min(self._margin, SHARE * float(self._average[best]))
+        if self._leader is None or self._average[best] >= self._average[self._leader] + margin:
             self._leader = best
         return self._average, self._leader
 

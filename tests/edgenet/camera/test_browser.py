@@ -20,6 +20,7 @@ from devices.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
+from edgenet.camera.smoothing import Smoother
 from edgenet.camera.web import broadcast
 from edgenet.camera.web.server import WebView
 from edgenet.image import Pixels, Preprocessing, decode, fit
@@ -561,6 +562,25 @@ def test_a_foreign_files_logits_become_probabilities_in_the_page_as_they_do_here
     softmax = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(shown, [frames[0], *softmax[1:]], atol=1e-6)  # once logits, always logits
     np.testing.assert_allclose(own, frames[1:2], atol=1e-6)
+
+
+def test_the_page_puts_the_same_label_first_as_the_server(chrome: Any) -> None:
+    """Of a thousand classes, of which none reaches the margin."""
+    script = """async ([config, frames]) => {
+        const { Classifier } = await import("/page/classifier.js");
+        const fresh = { config, average: null, answered: 0, leader: -1 };
+        const classifier = Object.assign(Object.create(Classifier.prototype), fresh);
+        return frames.map((scores, second) => classifier.rank(Float32Array.from(scores), 1000 * second).top[0].index);
+    }"""
+    frames = np.random.default_rng(5).random((12, 1000))
+    frames *= 0.96 / frames.sum(axis=1, keepdims=True)
+    frames[range(12), [7] * 4 + [900] * 2 + [7] * 2 + [900] * 4] += 0.04
+    smoother = Smoother(0.5)
+    here = [smoother(row, second * 1_000_000_000)[1] for second, row in enumerate(frames)]
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        there = page.evaluate(script, [{"smooth_s": 0.5, "labels": [], "top": 5}, frames.tolist()])
+    assert there == here
+    assert set(here) == {7, 900}
 
 
 def test_a_notice_is_shown_for_a_moment_once(chrome: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenet.camera.smoothing import MARGIN, Smoother, ranked
+from edgenet.camera.smoothing import MARGIN, SHARE, Smoother, ranked
 
 Row = npt.NDArray[np.float64]
 
@@ -70,6 +70,23 @@ def test_the_leader_is_never_behind_by_the_margin_and_changes_only_for_it(
             assert average[leader] >= average[before] + MARGIN
             assert leader == average.argmax()
         before = leader
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.03, 0.045))
+def test_of_a_thousand_small_probabilities_the_first_is_never_far_behind(seed: int, best: float) -> None:
+    rng, smoother, before = np.random.default_rng(seed), Smoother(0.5), None
+    for second in range(12):
+        row = rng.random(1000)
+        row *= (1 - best) / row.sum()
+        row[second // 4] += best
+        average, leader = smoother(row, second * S)
+        assert average.max() < MARGIN
+        assert average[leader] > (1 - SHARE) * average.max()
+        if before is not None and leader != before:
+            assert leader == average.argmax()
+            assert average[before] <= (1 - SHARE) * average[leader]
+        before = leader
+    assert before == 2
 
 
 @given(streams)

@@ -3,7 +3,8 @@
 import { cropOf, resize } from "./fit.js";
 import { Tensor, loadAndCompile, loadLiteRt } from "./litert/litert.js";
 
-const MARGIN = 0.05; // as in edgenet.camera.smoothing
+const MARGIN = 0.05; // both as in edgenet.camera.smoothing
+const SHARE = 0.2;
 
 export const RUNTIME = "LiteRT.js 2.5.3, WebAssembly";
 
@@ -79,7 +80,7 @@ export class Classifier {
     for (let i = 0; i < scores.length; i++) this.average[i] = scores[i] + keep * (this.average[i] - scores[i]);
     this.answered = now;
     const best = largest(this.average);
-    const margin = smooth > 0 ? MARGIN : 0;
+    const margin = smooth > 0 ? Math.min(MARGIN, SHARE * this.average[best]) : 0;
     if (!(this.average[best] < this.average[this.leader] + margin)) this.leader = best;
     const others = Array.from(scores.keys()).sort((a, b) => this.average[b] - this.average[a]);
     const listed = [this.leader, ...others.slice(0, top).filter((place) => place !== this.leader)].slice(0, top);
