@@ -24,6 +24,7 @@ class FfmpegCamera:
     """A Camera; see live_source."""
 
     patience_s = _FIRST_PICTURE_S + 1
+    waits_s = 0.0
 
     def __init__(self, address: Address) -> None:
         self.title = address.shown

@@ -3,6 +3,9 @@
 Read by ourselves and not by FFMPEG: a picture's time is that of its last byte, before decoding; a new resolution is
 taken as it comes (OpenCV would squeeze it into the first one's); only the newest picture is decoded; and what goes
 wrong has a reason. The thread that reads is in Python alone, so nothing waits for it.
+
+A camera that is silent for 2 s is left and asked again, and then given twice as long each time: some need long for
+their first picture. So is one that takes long from picture to picture, and none is left while a picture's bytes come.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ import time
 import urllib.error
 import urllib.request
 from email.message import Message
-from typing import IO, Protocol
+from typing import IO, Any, Protocol, cast
 
 from edgenet.camera.address import TIMEOUT_S, Address, Peers, hang_up, login_refused, no_such_path, unreachable
-from edgenet.camera.live_source import STALLED_S, Lost, Shot
+from edgenet.camera.live_source import SLACK_S, Lost, Shot
 
 _MAX_LINE = 8192
 _MAX_PICTURE = 64 << 20  # bytes
 _PIECE = 1 << 16
+_MOST_S = 16.0  # of silence
+_LONGEST_S = 30.0  # from the first to the last byte of a picture
 
 
 class OtherContentError(Lost):
@@ -43,32 +48,45 @@ class _Asked(urllib.request.BaseHandler):
 class HttpCamera:
     """A Camera; see live_source. `open` raises OtherContentError for what is no MJPEG."""
 
-    patience_s = STALLED_S
-
     def __init__(self, address: Address) -> None:
         self.title = address.shown
+        self.waits_s = TIMEOUT_S
         self._address = address
         self._peers: Peers = frozenset()
         self._answer: http.client.HTTPResponse | None = None
         self._parts: _Parts | None = None
+        self._since = 0.0  # time.monotonic() of `open`, or of the last picture
+        self._seen = False  # a picture since `open`
+
+    @property
+    def patience_s(self) -> float:
+        """How long the first picture may take: longer each time that it was waited for in vain."""
+        return self.waits_s + SLACK_S
 
     def open(self) -> None:
         """Ask for the stream."""
         self._answer = answer = self._ask()
+        self._since, self._seen = time.monotonic(), False
         try:
             self._parts = _Parts(answer, _boundary(answer.headers))
         except (OSError, http.client.HTTPException) as exc:
-            raise _broken(exc) from exc
+            raise self._broken(exc) from exc
 
     def read(self) -> Shot:
         """Wait for the next picture, undecoded."""
-        if not self._parts:
+        if not self._parts or not self._answer:
             raise Lost("the connection is closed")
         try:
-            picture = self._parts.picture()
+            if self._answer.fp:  # urllib keeps the socket to itself
+                cast(Any, self._answer.fp).raw._sock.settimeout(self.waits_s)
+            picture = self._parts.picture(self.waits_s)
         except (OSError, ValueError, http.client.HTTPException) as exc:  # ValueError: closed, or a senseless length
-            raise _broken(exc) from exc
-        return Shot(time.monotonic_ns(), None, picture)
+            raise self._broken(exc) from exc
+        now_ns = time.monotonic_ns()
+        if self._seen:
+            self.waits_s = min(_MOST_S, max(TIMEOUT_S, 2 * (now_ns / 1e9 - self._since)))
+        self._since, self._seen = now_ns / 1e9, True
+        return Shot(now_ns, None, picture)
 
     def interrupt(self) -> None:
         """End a read that waits."""
@@ -105,6 +123,14 @@ class HttpCamera:
             raise Lost("asks for a login that is neither Basic nor Digest", "choose one of them in the camera") from exc
         return answer
 
+    def _broken(self, exc: Exception) -> Lost:
+        if isinstance(exc, TimeoutError):
+            self.waits_s = min(_MOST_S, 2 * self.waits_s)
+            return Lost(f"no whole picture for {time.monotonic() - self._since:.0f} s")
+        if isinstance(exc, (ConnectionError, http.client.IncompleteRead)):
+            return Lost("the connection ended", "is it on?")
+        return Lost("what it sends is no MJPEG", "is this a camera's address?")
+
     def _refused(self, code: int) -> Lost:
         if code in (401, 403):
             return login_refused(self._address)
@@ -130,13 +156,15 @@ class _Parts:
         self._deadline = time.monotonic() + TIMEOUT_S
         self._boundary = boundary or self._first_line()
 
-    def picture(self) -> bytes:
-        """Return the next picture. Raises OSError (TimeoutError after TIMEOUT_S); ValueError for junk."""
-        self._deadline = time.monotonic() + TIMEOUT_S
+    def picture(self, within_s: float) -> bytes:
+        """Return the next picture, which begins within so long. Raises OSError (TimeoutError); ValueError for junk."""
+        begun = time.monotonic() + within_s
         while True:
+            self._deadline = begun
             while not self._line().lstrip(b"-").startswith(self._boundary):
                 pass
             headers = self._headers()
+            self._deadline = time.monotonic() + _LONGEST_S
             length = headers.get(b"content-length", b"")
             part = self._exactly(int(length)) if length.isdigit() and int(length) else self._until_boundary()
             if part and headers.get(b"content-type", b"image/").lower().startswith(b"image/"):
@@ -215,11 +243,3 @@ def _boundary(headers: Message) -> bytes | None:
     if kind == "application/octet-stream":
         return None
     raise OtherContentError(kind, bounded="Content-Length" in headers)
-
-
-def _broken(exc: Exception) -> Lost:
-    if isinstance(exc, TimeoutError):
-        return Lost(f"no whole picture for {TIMEOUT_S:g} s")
-    if isinstance(exc, (ConnectionError, http.client.IncompleteRead)):
-        return Lost("the connection ended", "is it on?")
-    return Lost("what it sends is no MJPEG", "is this a camera's address?")

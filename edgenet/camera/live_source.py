@@ -26,7 +26,8 @@ from edgenet.errors import SourceError
 from edgenet.image import Pixels
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 8.0
-STALLED_S = 2.2  # without a picture; the cameras' own timeouts are 2 s
+SLACK_S = 0.2  # that a camera's own timeout comes first
+STALLED_S = 2.0 + SLACK_S  # without a picture
 _LOOK_S = 0.1  # how often `frames` looks at what may have changed meanwhile
 _CLOSE_S = 0.15  # how long `close` waits for the reader
 _EXIT_S = 12.0  # how long the interpreter's end does; a V4L2 read can take 10 s
@@ -66,6 +67,10 @@ class Camera(Protocol):
     @property
     def patience_s(self) -> float:
         """How long the first picture may take after `open`."""
+
+    @property
+    def waits_s(self) -> float:
+        """How long `read` waits before it raises Lost by itself; 0: as long as it is not interrupted."""
 
     def open(self) -> None:
         """Open it, or open it again after Lost. Raises Lost."""
@@ -151,7 +156,7 @@ class LiveSource:
         self._next += 1
         with self._changed:
             if self._opened:
-                self._due = time.monotonic() + STALLED_S
+                self._due = time.monotonic() + max(STALLED_S, self._camera.waits_s + SLACK_S)
         return frame
 
     def _measure(self, image: Pixels) -> None:
@@ -169,7 +174,7 @@ class LiveSource:
             return None
 
     def _overdue(self, spoilt: bool) -> Trouble | None:
-        """Say once that no picture came for too long, and make the reader give up on this connection.
+        """Say once that no picture came for too long, and make a reader that waits for ever give up on this connection.
 
         spoilt: what came last could not be decoded.
         """
@@ -177,8 +182,11 @@ class LiveSource:
             if time.monotonic() < self._due:
                 return None
             self._due = math.inf
-        self._camera.interrupt()
-        why = "its pictures cannot be decoded" if spoilt else "no picture comes any more"
+        waits_s = self._camera.waits_s
+        if spoilt or not waits_s:
+            self._camera.interrupt()
+        slow = f"no whole picture for {waits_s:.0f} s" if waits_s else "no picture comes any more"
+        why = "its pictures cannot be decoded" if spoilt else slow
         return Trouble(f"{self._camera.title}: {why}")
 
     def _put(self, item: Shot | Trouble) -> None:

@@ -26,6 +26,7 @@ class PicameraCamera:
 
     title = "picamera2"
     patience_s = 6.0
+    waits_s = 0.0
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size

@@ -44,6 +44,7 @@ class DeviceCamera:
     """A Camera; see live_source. size: (width, height) asked for."""
 
     patience_s = 6.0  # some webcams take seconds to start
+    waits_s = 0.0
 
     def __init__(self, text: str, size: tuple[int, int]) -> None:
         self.title = f"camera {text}" if text.isdigit() else text

@@ -96,6 +96,7 @@ class Flickering:
 
     title = "camera F"
     patience_s = 2.0
+    waits_s = 0.0
 
     def __init__(self, gone: int) -> None:
         self.opened = 0

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import cv2
 import numpy as np
 import pytest
 
 from edgenet.camera.address import Address
 from edgenet.camera.ffmpeg_camera import FfmpegCamera
+from edgenet.camera.frame import Frame
 from edgenet.camera.live_source import LiveSource
 from edgenet.camera.opencv import decode_jpeg
 from edgenet.errors import SourceError
 
 from .mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
-from .test_file_source import clip
+from .test_file_source import clip, picture
 from .watching import NOTICED_S, SMALL, Watch, refusal, watching
 
 _MULTIPART = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=x\r\n\r\n"
@@ -162,6 +164,74 @@ def test_a_stream_that_trickles_has_stalled() -> None:
             assert seconds < NOTICED_S
 
 
+@contextlib.contextmanager
+def slow_camera(*, first_s: float = 0, between_s: float = 0, sending_s: float = 0) -> Iterator[tuple[str, list[float]]]:
+    """Yield the address of a camera that takes its time, and when each of its viewers came.
+
+    first_s: from the headers to the first picture. between_s: from picture to picture. sending_s: for each one's bytes.
+    """
+    came: list[float] = []
+    jpeg = cv2.imencode(".jpg", picture(7))[1].tobytes()
+
+    def serve(viewer: socket.socket) -> None:
+        with viewer, contextlib.suppress(OSError):
+            viewer.recv(4096)
+            viewer.sendall(_MULTIPART)
+            time.sleep(first_s)
+            while True:
+                viewer.sendall(f"--x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
+                for part in np.array_split(np.frombuffer(jpeg, np.uint8), 30):
+                    viewer.sendall(part.tobytes())
+                    time.sleep(sending_s / 30)
+                viewer.sendall(b"\r\n")
+                time.sleep(between_s)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                viewer, _ = listener.accept()
+                came.append(time.monotonic())
+                threading.Thread(target=serve, args=(viewer,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", came
+
+
+def test_a_slow_link_is_said_and_not_hung_up_on() -> None:
+    """Three seconds for each picture, whose bytes keep coming."""
+    with slow_camera(sending_s=3) as (url, came), watching(url) as watch:
+        text, seconds = watch.trouble()
+        assert text == f"{url}: no whole picture for 2 s"
+        assert seconds < NOTICED_S
+        assert [watch.frame()[0].id for _ in range(3)] == [0, 1, 2]
+        assert len(came) == 1
+
+
+@pytest.mark.parametrize("first_s", [0.0, 3.0])
+def test_a_camera_with_a_picture_every_three_seconds_is_learned(first_s: float) -> None:
+    with slow_camera(first_s=first_s, between_s=3) as (url, came), watching(url) as watch:
+        if not first_s:
+            watch.frame()
+        text, seconds = watch.trouble()
+        assert text == f"{url}: no whole picture for 2 s: trying again in 0.5 s"
+        assert seconds < NOTICED_S
+        watch.frame()
+        for _ in range(3):
+            assert isinstance(next(watch._items), Frame)  # and nothing is said any more
+        assert len(came) == 2
+
+
+@pytest.mark.slow
+def test_a_camera_that_takes_ten_seconds_to_its_first_picture_is_shown() -> None:
+    with slow_camera(first_s=10, between_s=0.1) as (url, came), watching(url) as watch:
+        assert watch.trouble()[1] < NOTICED_S
+        assert watch.frame()[1] < 30
+        assert 12 < came[-1] - came[0] < 20
+        assert [isinstance(next(watch._items), Frame) for _ in range(20)] == [True] * 20
+        assert watch.source._camera.waits_s == 2  # a stall is noticed as soon as ever
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -242,6 +312,7 @@ _LEFT_OPEN = """
 import sys, threading
 from edgenet.camera.address import Address
 from edgenet.camera.ffmpeg_camera import FfmpegCamera
+from edgenet.camera.frame import Frame
 from edgenet.camera.live_source import LiveSource
 source = LiveSource(FfmpegCamera(Address.parse(sys.argv[1])))
 next(source.frames(threading.Event()))
