@@ -19,6 +19,8 @@ from edgenet.errors import EdgenetError, SourceError
 from edgenet.image import SUFFIXES, ImageError, Pixels, decode
 
 _PATTERN = re.compile(r"%(0?)(\d*)d")
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # how Matroska and its pictures begin
+_LONGEST_S = 10.0  # that a frame may last, unless the whole clip is longer
 _TEXT = (b"ansi", b"bfi ", b"idf ", b"xbin")  # FFMPEG draws any text file as a film of a terminal
 
 
@@ -121,8 +123,9 @@ class PictureSource:
 class ClipSource:
     """A clip as a Source, decoded by OpenCV; upright if the clip says how it was held.
 
-    fps: what the clip says, None where it says nothing sensible. Raises SourceError if not even the first frame can be
-    decoded; a clip that ends early ends with Trouble that says so.
+    fps: what the clip says, None where it says nothing sensible. Each frame has its own time: that of the container,
+    or where it has none, what the rate says. Raises SourceError if not even the first frame can be decoded; a clip that
+    ends early ends with Trouble that says so.
     """
 
     live = False
@@ -131,6 +134,7 @@ class ClipSource:
     def __init__(self, path: Path, shown: str) -> None:
         cv2 = opencv()
         self._lock = threading.Lock()
+        self._stamp_s = 0.0  # of the frame that was read last, by its container
         try:
             with environment(OPENCV_FFMPEG_LOGLEVEL="-8"):
                 self._capture: Any = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
@@ -146,20 +150,25 @@ class ClipSource:
         count, fps = self._capture.get(cv2.CAP_PROP_FRAME_COUNT), self._capture.get(cv2.CAP_PROP_FPS)
         self._count = int(count) if 0 < count < 1e9 else 0
         self.fps = float(fps) if 0 < fps <= 1000 else None
+        self._usual_s = 1 / self.fps if self.fps else 0.0
+        self._cut_short = _cut_short(path)
         self._shown = shown
         self.name = f"{shown}, {self._first.shape[1]}x{self._first.shape[0]}"
 
     def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
         """Yield every frame that can be decoded."""
-        image, number = self._first, 0
+        image, number, at_s, longest_s = self._first, 0, 0.0, 0.0
         self._first = None
         while image is not None and not stop.is_set():
-            yield Frame(number, time.monotonic_ns(), image)
-            number += 1
-            image = self._read()
-        # What a container promises is off by a few frames; by more only where it was cut short or is damaged.
-        if image is None and self._capture is not None and number < 0.98 * self._count - 2:
-            yield Trouble(f"{self._shown}: ended after {number} of {self._count} frames: damaged or cut short")
+            stamp_s = self._stamp_s
+            following = self._read()
+            lasts_s = self._usual_s if following is None else self._lasts_s(self._stamp_s - stamp_s)
+            yield Frame(number, time.monotonic_ns(), image, None, at_s, lasts_s)
+            if self._capture is None:
+                return
+            image, number, at_s, longest_s = following, number + 1, at_s + lasts_s, max(longest_s, lasts_s)
+        if image is None and (share := self._share(number, at_s, longest_s)):
+            yield Trouble(f"{self._shown}: ended after {share}: damaged or cut short")
 
     def close(self) -> None:
         """Close the file; harmless twice."""
@@ -173,4 +182,48 @@ class ClipSource:
             if self._capture is None:
                 return None
             done, image = self._capture.read()
+            self._stamp_s = self._capture.get(opencv().CAP_PROP_POS_MSEC) / 1e3
         return to_bgr(image) if done else None
+
+    def _lasts_s(self, seconds: float) -> float:
+        """How long a frame is shown, by its container; what that cannot mean is what the rate says."""
+        return seconds if 0 < seconds <= max(_LONGEST_S, self._count * self._usual_s) else self._usual_s
+
+    def _share(self, number: int, seconds: float, longest_s: float) -> str:
+        """How much of the clip there was, of how much; "" where nothing is known to be missing.
+
+        longest_s: that one frame was shown; what a container promises is off by a few.
+        """
+        promised_s = self._count * self._usual_s
+        if self._cut_short is False or (self._cut_short and 0 < promised_s <= seconds + longest_s):
+            return ""
+        if self._cut_short:
+            return f"{seconds:.1f} of {promised_s:.1f} s" if promised_s else f"{seconds:.1f} s"
+        # Fewer frames alone mean nothing: the rate is that of the shortest ones, or counts what was left out.
+        short = number < self._count and seconds + 2 * longest_s < 0.98 * promised_s
+        return f"{number} of {self._count} frames" if short else ""
+
+
+def _cut_short(path: Path) -> bool | None:
+    """Whether a Matroska or WebM file is shorter than it says; None of other files, and where it does not say.
+
+    Such a file counts no frames: OpenCV makes a number of them up from its length and rate.
+    """
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+    if not head.startswith(_EBML):
+        return None
+    header, at = _vint(head, len(_EBML))
+    at += header or 0
+    length, begin = _vint(head, at + len(_SEGMENT))
+    if head[at : at + len(_SEGMENT)] != _SEGMENT or length is None:
+        return None
+    return path.stat().st_size < begin + length
+
+
+def _vint(data: bytes, at: int) -> tuple[int | None, int]:
+    """Read one of EBML's integers (RFC 8794, section 4), None where it is unknown; and where it ends."""
+    size = 9 - data[at].bit_length() if at < len(data) else 1
+    most = (1 << 7 * size) - 1
+    value = int.from_bytes(data[at : at + size], "big") & most
+    return None if value == most else value, at + size

@@ -21,12 +21,15 @@ class Frame:
         captured_ns: time.monotonic_ns() as it arrived here; of a file, as it was its turn to be answered.
         image: uint8 [h, w, 3] in OpenCV's order (blue, green, red), as the source gives it; nobody writes to it.
         jpeg: what a camera sent the same picture as; None where it sent none.
+        at_s: when a clip shows it, after its first one; None of what is no clip. lasts_s: for how long.
     """
 
     id: int
     captured_ns: int
     image: Pixels
     jpeg: bytes | None = None
+    at_s: float | None = None
+    lasts_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

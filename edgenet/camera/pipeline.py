@@ -62,9 +62,6 @@ class Pipeline:
         self._clip_fps = 0.0 if source.live else float(getattr(source, "fps", 0) or 0)
         # A folder of pictures is no film: what one shows says nothing of the next.
         self._smoother = Smoother(self._settings.smooth_s if source.live or self._clip_fps else 0)
-        self._stays_s = 0.0 if source.live else self._settings.picture_s
-        if self._clip_fps:
-            self._stays_s = 1 / self._clip_fps if self._settings.pace else 0.0
         self._thermometer = Thermometer()
         self._frames: Slot[Frame] = Slot()
         self._answers: Slot[Answer] = Slot()
@@ -123,7 +120,7 @@ class Pipeline:
 
     def _infer(self) -> None:
         newest: Frame | None = None  # as it came
-        turn = 0
+        turn, stays_s = 0, 0.0
         due = time.monotonic()  # when the next frame of a file is, where each stays a while; the last one, too
         while not self._stop.is_set():
             toggled = self._toggle()
@@ -133,14 +130,15 @@ class Pipeline:
                     self._smoother.reset()
                     self._see(newest, turn)
                 self._stop.wait(_POLL_S)
-                due = time.monotonic() + self._stays_s
+                due = time.monotonic() + stays_s
                 continue
-            if self._stays_s and (left := due - time.monotonic()) > 0:
+            if (left := due - time.monotonic()) > 0:
                 self._stop.wait(min(left, _POLL_S))
                 continue
             frame = self._frames.take(_POLL_S)
             if frame is not None:
-                due = max(due, time.monotonic() - 0.1) + self._stays_s
+                stays_s = self._stays_s(frame)
+                due = max(due, time.monotonic() - 0.1) + stays_s
                 if not self._source.live:  # it does not grow older while it waits, be it in a pause
                     frame = dataclasses.replace(frame, captured_ns=time.monotonic_ns())
                 turn = self._controls.rotate
@@ -148,6 +146,15 @@ class Pipeline:
                 newest = frame
             elif self._frames.finished:
                 return
+
+    def _stays_s(self, frame: Frame) -> float:
+        """How long people are given to see a frame of a file."""
+        if self._source.live:
+            return 0.0
+        if not self._clip_fps:
+            return self._settings.picture_s
+        lasts_s = 1 / self._clip_fps if frame.at_s is None else frame.lasts_s
+        return lasts_s if self._settings.pace else 0.0
 
     def _see(self, frame: Frame, turn: int, *, first: bool = False) -> None:
         began = time.perf_counter_ns()
@@ -159,13 +166,18 @@ class Pipeline:
         scores = self._classifier.classify(frame.image)
         preprocess_ns = cutting_ns + scores.preprocess_ns
         raw, labels = scores.probabilities, self._classifier.labels
-        at_ns = round(frame.id * 1e9 / self._clip_fps) if self._clip_fps else frame.captured_ns
-        smoothed, leader = self._smoother(raw, at_ns)
+        smoothed, leader = self._smoother(raw, self._at_ns(frame))
         top = ranked(raw, smoothed, leader, labels, self._settings.top)
         self._clock.answered(preprocess_ns, scores.inference_ns)
         first = one(raw, smoothed, int(raw.argmax()), labels)
         answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
         self._answers.put(answer, wait=None if self._source.live else self._stop)
+
+    def _at_ns(self, frame: Frame) -> int:
+        """On the clock that answers are averaged by: a clip's own, else the time of arrival."""
+        if not self._clip_fps:
+            return frame.captured_ns
+        return round(1e9 * (frame.id / self._clip_fps if frame.at_s is None else frame.at_s))
 
     def _cut(self, frame: Frame, turn: int, *, first: bool) -> Frame | None:
         """Rotate a frame and cut it to the region of interest; None, and trouble, where that no longer lies in it."""
@@ -187,7 +199,7 @@ class Pipeline:
             self._outside = outside
             if not whole:
                 return None
-        return frame if image is frame.image else Frame(frame.id, frame.captured_ns, image)
+        return frame if image is frame.image else dataclasses.replace(frame, image=image, jpeg=None)
 
     def _toggle(self) -> bool:
         if not self._controls.toggle_precision.is_set():

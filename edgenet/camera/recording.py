@@ -1,7 +1,8 @@
 """A recording of what is shown: a video of constant rate, written in a thread of its own.
 
 It begins with the first picture. Of a live source the newest one is repeated until the next comes, so that the video
-lasts as long as what it shows; what the encoder cannot follow is left out. Of a file each frame is in it once.
+lasts as long as what it shows; what the encoder cannot follow is left out. Of a file each frame is in it, once, or as
+often as it takes for what a clip shows for longer than its rate says.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Shot:
     at_s: float  # on the video's own clock, which stands still in pauses
     queued_s: float  # of time.monotonic()
     picture: Pixels
+    clip_s: float | None  # on a clip's clock
 
 
 class Recording:
@@ -81,7 +83,7 @@ class Recording:
             if update.answer.frame.id == self._newest:
                 return
             self._newest = update.answer.frame.id
-        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False))
+        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False), update.answer.frame.at_s)
         while not self._over.is_set():
             try:
                 self._queue.put(shot, block=not self._live, timeout=0.2)
@@ -115,7 +117,7 @@ class Recording:
         try:
             while (shot := self._queue.get()) is not None:
                 if not self._live:
-                    self._video.write(shot.picture)
+                    self._follow(shot)
                 elif not (self._over.is_set() and self._video.frames):  # who quits does not wait for a slow encoder
                     self._keep_time(shot)
         except Exception as exc:  # noqa: BLE001 - whatever it is, nobody shall wait for this thread
@@ -124,6 +126,14 @@ class Recording:
             self._video.close()
         except Exception as exc:  # noqa: BLE001 - the same
             self._fail(exc)
+
+    def _follow(self, shot: _Shot) -> None:
+        """Write a picture of a file, and the one before it for as long as a clip shows that."""
+        due = 0 if shot.clip_s is None else round(shot.clip_s * self._fps)
+        while self._previous is not None and self._video.frames < due:
+            self._video.write(self._previous)
+        self._video.write(shot.picture)
+        self._previous = shot.picture
 
     def _fail(self, exc: Exception) -> None:
         """End the recording, and say so once: in its own words, or else what went wrong with which file."""

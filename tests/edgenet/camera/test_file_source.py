@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from itertools import pairwise
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgenet.camera.file_source import ClipSource
 from edgenet.camera.frame import Frame, Source, Trouble
 from edgenet.camera.sources import open_source
 from edgenet.errors import SourceError
@@ -135,6 +137,58 @@ def test_a_clip_cut_short_gives_what_there_is_and_says_so(tmp_path: Path) -> Non
     assert 30 < len(frames) < 70
     assert [read_stamp(frame.image) for frame in frames] == list(range(len(frames)))
     assert trouble == [f"{tmp_path / 'half.avi'}: ended after {len(frames)} of 100 frames: damaged or cut short"]
+
+
+UNEVEN = [*np.arange(0, 1, 0.1), 1.0, 1.5, 2.0, 2.5]  # s
+
+
+def uneven(path: Path) -> Path:
+    """Make a clip whose frames come ten times a second, and from 1 s on twice a second, for 3 s: as UNEVEN says."""
+    codec = {".webm": ["-c:v", "libvpx", "-deadline", "realtime"], ".gif": []}.get(path.suffix, ["-c:v", "mpeg4"])
+    picked = ["-vf", "select='lt(t,1)+not(mod(n,5))'", "-fps_mode", "vfr"]
+    command = ["ffmpeg", "-y", "-v", "error", "-f", "lavfi", "-i", "testsrc=s=96x64:r=10:d=3", *picked, *codec]
+    try:
+        subprocess.run([*command, str(path)], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "webm", "avi", "gif"])
+def test_frames_of_an_uneven_clip_have_the_times_of_their_container(tmp_path: Path, suffix: str) -> None:
+    frames, trouble = everything(open_source(str(uneven(tmp_path / f"clip.{suffix}"))))
+    assert trouble == []
+    assert [frame.at_s for frame in frames] == pytest.approx(UNEVEN, abs=0.002)
+    lasting = [frame.lasts_s for frame in frames[:-1]]
+    assert lasting == pytest.approx([other - one for one, other in pairwise(UNEVEN)], abs=0.002)
+    assert 0.05 < frames[-1].lasts_s < 0.6
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "avi"])
+def test_an_uneven_clip_that_is_cut_short_is_still_found(tmp_path: Path, suffix: str) -> None:
+    path = uneven(tmp_path / f"clip.{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    frames, (trouble,) = everything(open_source(str(path)))
+    assert 2 < len(frames) < len(UNEVEN)
+    of = r"\d+ of 26 frames" if suffix == "avi" else r"[01]\.\d of 2\.6 s"
+    assert re.fullmatch(rf".*clip\.{suffix}: ended after {of}: damaged or cut short", trouble)
+
+
+def test_a_clip_without_times_has_those_of_its_rate(tmp_path: Path) -> None:
+    source = open_source(str(clip(tmp_path / "clip.avi", 10)))
+    assert isinstance(source, ClipSource)
+    capture = source._capture
+
+    class Timeless:
+        def get(self, what: int) -> float:
+            return 0.0 if what == cv2.CAP_PROP_POS_MSEC else capture.get(what)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(capture, name)
+
+    source._capture = Timeless()
+    frames, _ = everything(source)
+    assert [frame.at_s for frame in frames] == pytest.approx([number / 25 for number in range(10)])
 
 
 @pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "text.txt", "junk.mkv", "headless.mp4", "model.tflite"])

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Controls, Sink, Source, Stats, Update
 from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.settings import Region, Settings
+from edgenet.camera.sources import open_source
 from edgenet.errors import EdgenetError, SourceError, UsageError
 from edgenet.image import Pixels
 
 from .stand_ins import Camera, Clip, Model, Watcher, picture
+from .test_file_source import UNEVEN, uneven
 
 MS = 1_000_000
 
@@ -123,6 +126,30 @@ def test_a_clip_shown_to_people_keeps_its_own_time(pace: bool) -> None:
     run(Clip([picture()] * 21, fps=50), Model(), watcher, settings=Settings(pace=pace))
     assert len(watcher.ids) == 21
     assert (time.monotonic() - began > 0.38) is pace
+
+
+def test_an_uneven_clip_shown_to_people_keeps_the_time_of_each_frame(tmp_path: Path) -> None:
+    watcher = Watcher()
+    began = time.monotonic()
+    run(open_source(str(uneven(tmp_path / "clip.mkv"))), Model(), watcher, settings=Settings(pace=True))
+    assert np.array(watcher.at) - watcher.at[0] == pytest.approx(UNEVEN, abs=0.15)
+    assert watcher.at[-1] - began > 2.3
+
+
+def test_an_uneven_clip_is_smoothed_by_its_own_time(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def answer(_: Pixels) -> tuple[float, float, float]:
+        seen.append(len(seen))
+        return (1.0, 0.0, 0.0) if len(seen) <= 10 else (0.0, 0.0, 1.0)
+
+    watcher = Watcher()
+    clip = open_source(str(uneven(tmp_path / "clip.mkv")))
+    run(clip, Model(0, answer), watcher, settings=Settings(smooth_s=0.5))
+    tops = [update.answer.top for update in watcher.updates if update.answer]
+    old = [next(one.smoothed for one in top if one.index == 0) for top in tops]
+    wanted = np.exp([-0.2, -1.2, -2.2, -3.2])  # the frames after the change: at 1.0, 1.5, 2.0 and 2.5 s, from 0.9 s on
+    assert old[10:] == pytest.approx(list(wanted), abs=0.01)
 
 
 def test_pictures_shown_to_people_stay_a_while_the_last_one_too() -> None:

@@ -18,10 +18,12 @@ from edgenet.camera.frame import Sink
 from edgenet.camera.log import Log
 from edgenet.camera.overlay import Painter
 from edgenet.camera.recording import Recording
+from edgenet.camera.sources import open_source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels
 
 from .stand_ins import Camera, Clip, Model, Watcher, picture, update
+from .test_file_source import uneven
 from .test_pipeline import Running, run
 
 
@@ -67,6 +69,17 @@ def test_a_rate_of_three_decimals_is_no_hindrance(tmp_path: Path, suffix: str) -
     frames, fps = frames_of(path)
     assert len(frames) == 4
     assert fps == pytest.approx(119.883, abs=0.01)
+
+
+def test_of_an_uneven_clip_each_frame_is_recorded_for_as_long_as_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    clip = open_source(str(uneven(tmp_path / "clip.mkv")))
+    run(clip, Model(), Recording(path, Painter(), fps=10, live=False))
+    frames, fps = frames_of(path)
+    assert fps == 10
+    assert len(frames) == 26  # ten, then five of each, and the last one once
+    changed = [number for number in range(1, 26) if np.abs(frames[number].astype(int) - frames[number - 1]).max() > 60]
+    assert [number for number in changed if number > 10] == [15, 20, 25]
 
 
 def test_of_a_file_the_recording_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +205,7 @@ from pathlib import Path
 import numpy as np
 from edgenet.camera.overlay import Painter
 from edgenet.camera.recording import Recording
+from edgenet.camera.sources import open_source
 from tests.edgenet.camera.stand_ins import update
 said = []
 recording = Recording(Path(sys.argv[1]), Painter(), live=sys.argv[2] == "live", failed=said.append)
