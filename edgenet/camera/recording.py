@@ -30,6 +30,7 @@ _WAITING = 8  # pictures: of 2.8 MB at most
 _RESERVE = 2 << 20  # bytes that stay free on the disk: an .mp4 without its index, written last, is lost
 _INDEX = 16  # bytes of it a frame
 _BEHIND_S = 1.0  # how far the encoder may fall behind until time is cut out
+_SLOWEST_FPS = 0.1  # encoders round to thousandths; frames that last longer are repeated
 _FINE_FPS = 65  # up to which a rate may have three decimals: MPEG-4 counts at most 65535 parts of a second
 
 
@@ -38,7 +39,7 @@ class _Shot:
     at_s: float  # on the video's own clock, which stands still in pauses
     queued_s: float  # of time.monotonic()
     picture: Pixels
-    clip_s: float | None  # on a clip's clock
+    clip_s: tuple[float, float] | None  # from when to when a clip shows it
 
 
 class Recording:
@@ -58,7 +59,7 @@ class Recording:
         live: bool = True,
         failed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._video = _Video(path, min(120.0, max(1.0, fps)))
+        self._video = _Video(path, min(120.0, max(_SLOWEST_FPS, fps)))
         self._painter, self._live, self._failed = painter, live, failed
         self._fps = self._video.fps
         self._queue: queue.Queue[_Shot | None] = queue.Queue(_WAITING)
@@ -68,6 +69,7 @@ class Recording:
         self._paused_at: float | None = None
         self._start_s: float | None = None
         self._previous: Pixels | None = None
+        self._ends = 0  # of a clip's last frame, in frames of the video
         self._told = False  # that it failed
         self._thread = threading.Thread(target=self._run, name="edgenet-recording", daemon=True)
         self._thread.start()
@@ -83,7 +85,9 @@ class Recording:
             if update.answer.frame.id == self._newest:
                 return
             self._newest = update.answer.frame.id
-        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False), update.answer.frame.at_s)
+        frame = update.answer.frame
+        clip_s = None if frame.at_s is None else (frame.at_s, frame.at_s + frame.lasts_s)
+        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False), clip_s)
         while not self._over.is_set():
             try:
                 self._queue.put(shot, block=not self._live, timeout=0.2)
@@ -120,6 +124,7 @@ class Recording:
                     self._follow(shot)
                 elif not (self._over.is_set() and self._video.frames):  # who quits does not wait for a slow encoder
                     self._keep_time(shot)
+            self._repeat(self._ends)
         except Exception as exc:  # noqa: BLE001 - whatever it is, nobody shall wait for this thread
             self._fail(exc)
         try:
@@ -129,11 +134,15 @@ class Recording:
 
     def _follow(self, shot: _Shot) -> None:
         """Write a picture of a file, and the one before it for as long as a clip shows that."""
-        due = 0 if shot.clip_s is None else round(shot.clip_s * self._fps)
-        while self._previous is not None and self._video.frames < due:
-            self._video.write(self._previous)
+        due, self._ends = (round(at_s * self._fps) for at_s in shot.clip_s or (0.0, 0.0))
+        self._repeat(due)
         self._video.write(shot.picture)
         self._previous = shot.picture
+
+    def _repeat(self, frames: int) -> None:
+        """Write the last picture again until the video has so many frames."""
+        while self._previous is not None and self._video.frames < frames:
+            self._video.write(self._previous)
 
     def _fail(self, exc: Exception) -> None:
         """End the recording, and say so once: in its own words, or else what went wrong with which file."""

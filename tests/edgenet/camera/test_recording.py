@@ -82,6 +82,25 @@ def test_of_an_uneven_clip_each_frame_is_recorded_for_as_long_as_it_is_shown(tmp
     assert [number for number in changed if number > 10] == [15, 20, 25]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "avi"])
+@pytest.mark.parametrize(("seconds", "count"), [(2, 3), (25, 8)])
+def test_the_recording_of_a_slow_clip_lasts_as_long_as_the_clip(
+    tmp_path: Path, suffix: str, seconds: int, count: int
+) -> None:
+    """Frames of 2 s are recorded once each; those of 25 s are repeated at the slowest rate, 0.1 a second."""
+    slow, path = tmp_path / "slow.mkv", tmp_path / f"out.{suffix}"
+    source = ["-f", "lavfi", "-i", f"testsrc=s=96x64:r=1/{seconds}:d={3 * seconds}"]
+    try:
+        subprocess.run(["ffmpeg", "-v", "error", *source, "-c:v", "mpeg4", slow], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    clip = open_source(str(slow))
+    run(clip, Model(), Recording(path, Painter(), fps=float(getattr(clip, "fps", 0)), live=False))
+    frames, fps = frames_of(path)
+    assert len(frames) == count
+    assert len(frames) / fps == pytest.approx(3 * seconds, rel=0.07)
+
+
 def test_of_a_file_the_recording_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recording = Recording(tmp_path / "out.mp4", Painter(), live=False)
     write = recording._video.write
