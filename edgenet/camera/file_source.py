@@ -18,6 +18,7 @@ from edgenet.dataset import image_files
 from edgenet.errors import EdgenetError, SourceError
 from edgenet.image import SUFFIXES, ImageError, Pixels, decode
 
+_CLIPS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 _PATTERN = re.compile(r"%(0?)(\d*)d")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # how Matroska and its pictures begin
 _LONGEST_S = 10.0  # that a frame may last, unless the whole clip is longer
@@ -29,11 +30,12 @@ def open_file(path: Path) -> Source:
 
     Pictures are decoded by edgenet.image, as evaluation does: upright, the same bytes. Raises SourceError.
     """
-    shown = str(path) if str(path).isprintable() else repr(str(path))
+    shown, unplayed = _shown(str(path)), ""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return PictureSource(shown, image_files(path))
+            unplayed = _unplayed(path)
+            return PictureSource(shown, image_files(path), f"{shown}: {unplayed}" if unplayed else "")
         if not stat.S_ISREG(mode):
             raise SourceError(f"{shown}: not a regular file; give a clip, a picture, a folder of pictures or a camera")
         with path.open("rb"):
@@ -50,10 +52,23 @@ def open_file(path: Path) -> Source:
     except SourceError:
         raise
     except EdgenetError as exc:  # of image_files: no picture in the folder
-        raise SourceError(str(exc)) from exc
+        raise SourceError(f"{exc}; {unplayed}" if unplayed else str(exc)) from exc
     if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".gif":
         return PictureSource(shown, [path])
     return ClipSource(path, shown)
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _unplayed(folder: Path) -> str:
+    """Say that the clips in a folder are not played, and which there are; "" where there is none."""
+    found = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _CLIPS and file.name[0] != ".")
+    if not found:
+        return ""
+    names = ", ".join(map(_shown, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    return f"of a folder the pictures are shown, clips are not played: give the path of one ({names})"
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -81,14 +96,17 @@ def _sequence(path: Path) -> list[Path]:
 
 
 class PictureSource:
-    """Pictures as a Source; one that cannot be decoded is told as Trouble and left out."""
+    """Pictures as a Source; one that cannot be decoded is told as Trouble and left out.
+
+    note: Trouble that is told before the first.
+    """
 
     live = False
     dropped = 0
     fps: float | None = None
 
-    def __init__(self, shown: str, files: Sequence[Path]) -> None:
-        self._files = files
+    def __init__(self, shown: str, files: Sequence[Path], note: str = "") -> None:
+        self._files, self._note = files, note
         self.name = shown if len(files) == 1 else f"{shown}, {len(files)} pictures"
         if len(files) == 1:
             self._decode(files[0])
@@ -96,6 +114,8 @@ class PictureSource:
     def frames(self, stop: threading.Event) -> Iterator[Frame | Trouble]:
         """Yield every picture. Raises SourceError if none could be decoded."""
         count = 0
+        if self._note:
+            yield Trouble(self._note)
         for file in self._files:
             if stop.is_set():
                 return

@@ -342,6 +342,27 @@ def test_in_the_terminal_a_picture_that_is_left_out_is_told_once(edgenet: Edgene
     assert re.search(r"^warning: .*b\.png: .*damaged or cut short", ran.err, re.MULTILINE)
 
 
+def test_clips_in_a_folder_are_not_left_out_silently(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    command = ("camera", "--source", tmp_path, "--view", "none", "--json")
+    for name in ("b.mp4", "a.MKV", "c.webm", "d.avi", ".hidden.mp4"):
+        shutil.copy(clip, tmp_path / name)
+    told = "of a folder the pictures are shown, clips are not played: give the path of one"
+    ran = edgenet(*command)
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+    assert "no image in this folder" in ran.err
+    assert f"{told} (a.MKV, b.mp4, c.webm and 1 more)" in ran.err
+    Image.new("RGB", (320, 240), "white").save(tmp_path / "one.gif")
+    ran = edgenet(*command)
+    assert (ran.code, ran.err) == (0, f"warning: {tmp_path}: {told} (a.MKV, b.mp4, c.webm and 1 more)\n")
+    assert ran.document["frames"] == 1
+    for file in (*tmp_path.glob("*.mp4"), *tmp_path.glob("?.*")):
+        file.unlink(missing_ok=True)
+    Image.new("RGB", (320, 240), "white").save(tmp_path / "two.png")
+    ran = edgenet(*command)
+    assert (ran.code, ran.err, ran.document["frames"]) == (0, "", 2)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(tmp_path: Path, host: str) -> None:
     tool = shutil.which("adb")
