@@ -5,31 +5,67 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 _HANGUP = getattr(signal, "SIGHUP", None)  # of Unix alone
 
 
+_SAME_S = 0.5
+
+
 @contextlib.contextmanager
-def when_asked_to_end(act: Callable[[], None]) -> Iterator[None]:
+def when_asked_to_end(act: Callable[[], None], *, last: bool = False) -> Iterator[None]:
     """Call `act`, on the main thread, where somebody asks this process to end.
 
-    A second time, Ctrl-C and what ends services do what they did before; that the terminal is gone is often said twice,
-    and ignored from then on. What is ignored already stays so, as under nohup; so does all inside another thread.
+    A second time, Ctrl-C and what ends services do what they did before; within half a second it is the same one, which
+    a terminal and a parent have both passed on. That the terminal is gone is often said twice, and ignored from then
+    on. What is ignored already stays so, as under nohup; so does all inside another thread. last: the process ends
+    after this, and is not killed on its way by the same Ctrl-C coming again.
     """
-    before: dict[int, Any] = {}
-
-    def asked(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN if number == _HANGUP else before[number])
-        act()
-
+    asked = _Asked(act)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
             if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, asked)
+                asked.before[number] = signal.signal(number, asked)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in asked.before.items():
+            signal.signal(number, signal.SIG_IGN if last and asked.lately(number) else handler)
+
+
+class _Asked:
+    """A signal handler. before: those that it stands in for, by signal."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.before: dict[int, Any] = {}
+        self._act = act
+        self._acted: set[int] = set()
+        self._at_s: dict[int, float] = {}  # time.monotonic(), by signal
+
+    def __call__(self, number: int, _: object) -> None:
+        """Act the first time; the second time, let what was before do so."""
+        if self.lately(number):
+            return
+        if number in self._acted:
+            signal.signal(number, self.before[number])
+            signal.raise_signal(number)
+            return
+        self._acted.add(number)
+        self._note(number, time.monotonic())
+        if number == _HANGUP:
+            signal.signal(number, signal.SIG_IGN)
+        self._act()
+
+    def lately(self, number: int) -> bool:
+        """Whether that was asked a moment ago, here or within."""
+        return number in self._at_s and time.monotonic() - self._at_s[number] < _SAME_S
+
+    def _note(self, number: int, at_s: float) -> None:
+        """Note when that was, also with what is in charge once this has ended."""
+        self._at_s[number] = at_s
+        outer = self.before[number]
+        if isinstance(outer, _Asked):
+            outer._note(number, at_s)

@@ -41,7 +41,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
         try:
             _take_the_terminal()
-            with when_asked_to_end(_interrupt):  # a device gets back what it was lent
+            with when_asked_to_end(_interrupt, last=True):  # a device gets back what it was lent
                 function(*args, **kwargs)
         except EdgenetError as exc:
             error(str(exc))

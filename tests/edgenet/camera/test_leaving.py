@@ -8,14 +8,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from edgenet.camera.frame import Controls
 from edgenet.camera.leaving import leaving
+from edgenet.endings import when_asked_to_end
 
+from .mjpeg_camera import MjpegCamera
 from .started import Started, lines
 from .test_v4l2_source import Device
 
@@ -88,6 +90,45 @@ def test_a_terminal_that_is_gone_may_be_said_twice_and_who_ignores_that_goes_on(
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 0.002, 0.02, 0.05, 0.1])
+def test_one_ctrl_c_that_comes_twice_is_one(tmp_path: Path, apart_s: float) -> None:
+    """Of a terminal and of a parent that passes it on."""
+    log, video = tmp_path / "seen.jsonl", tmp_path / "out.mp4"
+    with (
+        MjpegCamera(fps=30, size=(320, 240)) as camera,
+        Started(tmp_path, "--source", camera.url, "--view", "none", "--log", log, "--record", video, "--json") as it,
+    ):
+        it.wait(lambda: len(lines(log)) > 10)
+        it.interrupt()
+        time.sleep(apart_s)
+        it.interrupt()
+        assert it.ends(5) == 0
+        assert it.err == ""
+        assert it.document["complete"]
+    assert video.exists()
+
+
+def test_a_second_ctrl_c_of_its_own_ends_what_does_not_end() -> None:
+    said: list[str] = []
+
+    def give_up() -> None:
+        said.append("given up")
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), when_asked_to_end(give_up):
+        with when_asked_to_end(lambda: said.append("asked")):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # what was inside ended at once: still the same one
+    assert said == ["asked"]
+    with when_asked_to_end(give_up), when_asked_to_end(lambda: said.append("asked again")):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert said == ["asked", "asked again", "given up"]
 
 
 def begun(parent: int) -> int | None:
