@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from pathlib import Path
@@ -16,6 +17,8 @@ from edgenet.errors import SourceError
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")  # two letters at least: C:/ is a path
 _NUMBER = re.compile(r"(%0[0-9]+d)")  # in the name of a sequence, and not a control character in an address
+_ALMOST = re.compile(r"(https?|rtsps?|rtmp|tcp|udp|srt):", re.IGNORECASE)
+_SECRET = re.compile(r":.*@|\?.*=", re.DOTALL)  # a login; a query, which often holds one
 _TRIED = 10  # cameras that first_camera looks for
 
 
@@ -32,8 +35,26 @@ def open_source(text: str, size: tuple[int, int] | None = None) -> Source:
         return open_picamera(size)
     path = file_path(text)
     if path is not None:
-        return open_file(path)
+        try:
+            return open_file(path)
+        except SourceError:
+            if wrong := _mistyped(text, path):
+                raise SourceError(wrong) from None
+            raise
     return open_url(text) if _URL.match(text) else open_device(text, size)
+
+
+def _mistyped(text: str, path: Path) -> str:
+    """Say what is wrong with an address that was taken for a path, without the text itself; "" where it is a path."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.exists():
+            return ""
+    if scheme := _ALMOST.match(text):
+        name = scheme[1].lower()
+        return f"this {name} address has not two slashes after its colon; write it as {name}://HOST:PORT/PATH"
+    if _SECRET.search(text):
+        return "there is no file of that name, and an address begins with its kind: rtsp://USER:PASSWORD@HOST/PATH"
+    return ""
 
 
 def file_path(text: str) -> Path | None:

@@ -493,6 +493,21 @@ def test_a_run_that_is_refused_leaves_the_log_of_the_last_one(edgenet: Edgenet, 
     assert [one["id"] for one in lines(log)] == list(range(40))
 
 
+@pytest.mark.parametrize("address", ["rtsp:/user:s3cret@host/live", "user:s3cret@host/live"])
+def test_an_address_that_is_mistyped_is_not_printed_with_its_password(
+    edgenet: Edgenet, tmp_path: Path, address: str
+) -> None:
+    ran = edgenet("camera", "--source", address, "--view", "none", "--log", tmp_path / "seen.jsonl")
+    assert ran.code == 1
+    assert re.fullmatch(r"edgenet: .* rtsp://(USER:PASSWORD@)?HOST(:PORT)?/PATH\n", ran.err)
+
+
+def test_a_clip_may_be_called_as_an_address_is(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
+    shutil.copy(clip, tmp_path / "rtsp:a@b?c=d.mp4")
+    ran = edgenet("camera", "--source", "rtsp:a@b?c=d.mp4", "--view", "none", "--json", cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+
+
 @pytest.mark.skipif(bool(list(Path("/dev").glob("video*"))), reason="this machine has a camera")
 def test_without_a_camera_it_says_what_else_there_is(edgenet: Edgenet) -> None:
     ran = edgenet("camera", "--view", "none", "--json")

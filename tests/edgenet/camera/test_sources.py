@@ -235,6 +235,28 @@ def test_addresses_of_no_camera() -> None:
     assert "names no host" in refusal("http://a b/x")
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("rtsp:/user:s3cret@host/live", "this rtsp address has not two slashes after its colon"),
+        ("RTSP:user:s3cret@host/live", "write it as rtsp://HOST:PORT/PATH"),
+        ("http:/host/video?password=s3cret", "this http address has not two slashes after its colon"),
+        ("user:s3cret@host/live", "an address begins with its kind: rtsp://USER:PASSWORD@HOST/PATH"),
+        ("user:/s3cret@host/live", "an address begins with its kind"),
+        ("rtsp//user:s3cret@host/live", "an address begins with its kind"),
+        ("file://user:s3cret@host/live", "an address begins with its kind"),
+        ("192.0.2.1/video?user=a&password=s3cret", "an address begins with its kind"),
+        (" user:s3cret@192.0.2.1:554 ", "an address begins with its kind"),
+    ],
+)
+def test_a_mistyped_address_is_named_and_not_repeated(address: str, words: str) -> None:
+    with pytest.raises(SourceError) as refused:
+        open_source(address)
+    assert words in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__suppress_context__  # nor in what led to it
+
+
 def test_no_camera_at_all_says_what_was_tried() -> None:
     if any(Path("/dev").glob("video*")):
         pytest.skip("this machine has a camera")
