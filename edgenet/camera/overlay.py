@@ -21,6 +21,8 @@ _LEAST = (320, 240)  # width, height: a narrow picture gets black margins
 _TEXT_EVERY_S = 0.25  # figures that change faster cannot be read
 _NOTICE_S = 2.5
 
+_NOTHING: Pixels = np.zeros((480, SHORTEST, 3), np.uint8)  # where there is no picture yet
+
 WHITE, GREY = (255, 255, 255), (190, 190, 190)
 SMOOTHED, RAW = (110, 210, 90), (60, 190, 255)
 RED: Colour = (40, 30, 170)
@@ -36,8 +38,8 @@ class Painter:
         self._drew = drew
         self._lettering = Lettering()
         self._lock = threading.Lock()
-        self._last: tuple[Update | None, bool, str, Pixels] = (None, False, "", np.zeros((1, 1, 3), np.uint8))
-        self._figures: tuple[float, Stats | None, list[str]] = (0.0, None, [])
+        self._last: tuple[Update | None, tuple[object, ...], Pixels] = (None, (), np.zeros((1, 1, 3), np.uint8))
+        self._figures: dict[int, tuple[float, Stats, list[str]]] = {}  # of each width: when, of what, and its lines
         self._notice = ("", 0.0)
 
     def notice(self, text: str) -> None:
@@ -50,19 +52,23 @@ class Painter:
         text, until = self._notice
         return text if time.monotonic() < until else ""
 
-    def paint(self, update: Update, *, mirror: bool) -> Pixels:
-        """Draw an update: uint8 [h, w, 3] in blue, green, red, at most LONGEST a side; nobody may write to it."""
+    def paint(self, update: Update, *, mirror: bool, within: tuple[int, int] | None = None) -> Pixels:
+        """Draw an update: uint8 [h, w, 3] in blue, green, red, at most LONGEST a side; nobody may write to it.
+
+        within: width and height that it has to fit in, too, as far as text leaves room.
+        """
+        image = update.answer.frame.image if update.answer else _NOTHING
+        size = _size(image, within)
         with self._lock:
-            last, mirrored, noticed, picture = self._last
-            if last is not update or (mirrored, noticed) != (mirror, self.noticed):
+            last, how, picture = self._last
+            if last is not update or how != (mirror, size, self.noticed):
                 began, noticed = time.perf_counter_ns(), self.noticed
-                picture = self._paint(update, mirror, noticed)
-                self._last = (update, mirror, noticed, picture)
+                picture = self._paint(update, _view(image, size, mirror), noticed)
+                self._last = (update, (mirror, size, noticed), picture)
                 self._drew(time.perf_counter_ns() - began)
             return picture
 
-    def _paint(self, update: Update, mirror: bool, noticed: str) -> Pixels:
-        view = _view(update.answer.frame.image if update.answer else None, mirror)
+    def _paint(self, update: Update, view: Pixels, noticed: str) -> Pixels:
         height, width = view.shape[:2]
         size = max(12, min(20, width // 56))
         bottom = self._write_figures(view, update.stats, max(11, size - 4))
@@ -106,10 +112,11 @@ class Painter:
         """Write how it goes along the lower edge; how many pixels high that is."""
         height, width = view.shape[:2]
         now = time.monotonic()
-        at, known, lines = self._figures
+        at, known, lines = self._figures.get(width, (0.0, None, []))
         if known is None or now - at > _TEXT_EVERY_S or known.trouble != stats.trouble:
             lines = self._lettering.wrap(figures(stats), size, width - size)
-            self._figures = (now, stats, lines)
+            fresh = {wide: one for wide, one in self._figures.items() if now - one[0] <= _TEXT_EVERY_S}
+            self._figures = {**fresh, width: (now, stats, lines)}
         room = max(0, height // 2 // line_height(size))
         strip = view[height - line_height(size) * len(lines[:room]) - size // 2 :]
         if room:
@@ -153,19 +160,24 @@ def figures(stats: Stats) -> list[str]:
     return [item for item in items if item]
 
 
-def _view(image: Pixels | None, mirror: bool) -> Pixels:
-    """Copy a picture, scaled to what is shown, onto a canvas that has room for text."""
-    if image is None:
-        return np.zeros((480, SHORTEST, 3), np.uint8)
+def _size(image: Pixels, within: tuple[int, int] | None) -> tuple[int, int]:
+    """Choose the width and height that a picture is shown in."""
     height, width = image.shape[:2]
     scale = min(1.0, LONGEST / max(height, width))
     if max(height, width) < SHORTEST:
         scale = SHORTEST / max(height, width)
-    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+    if within is not None:
+        scale = min(scale, within[0] / width, within[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _view(image: Pixels, size: tuple[int, int], mirror: bool) -> Pixels:
+    """Copy a picture, scaled to a width and height, onto a canvas that has room for text."""
+    wide, high = size
     shown = image
-    if scale < 1:
+    if wide < image.shape[1] or high < image.shape[0]:
         shown = shrink(image, wide, high)
-    elif scale > 1:
+    elif wide > image.shape[1] or high > image.shape[0]:
         import cv2
 
         shown = cast(Pixels, cv2.resize(image, (wide, high), interpolation=cv2.INTER_NEAREST))

@@ -94,7 +94,7 @@ class _Session:
         classifier = self.stack.enter_context(contextlib.closing(_classifier(wishes, self.voice)))
         source = self.stack.enter_context(contextlib.closing(_source(wishes)))
         view = self._view(display)
-        sinks = [*self._outputs(source), *self._viewers(view, source)]
+        sinks = [*self._outputs(source), *self._viewers(view, display, source)]
         stills = self.stack.enter_context(contextlib.closing(Stills(Path(), self._tell)))
         pipeline = Pipeline(
             source,
@@ -148,9 +148,9 @@ class _Session:
         self.outputs = len(made)
         return made
 
-    def _viewers(self, view: View, source: Source) -> list[Sink]:
+    def _viewers(self, view: View, display: DisplayProbe | None, source: Source) -> list[Sink]:
         if view == "window":
-            window = Window(self.controls, self.painter)
+            window = Window(self.controls, self.painter, display.screen if display else None)
             self.pump = window.pump
             return [self._keep(window)]
         if view == "terminal":

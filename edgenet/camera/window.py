@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,17 +17,28 @@ from edgenet.camera.overlay import Painter
 KEYS = "q quit · space pause · m mirror · r rotate · s save · p precision"
 
 _PROBE_S = 20.0  # the slowest board opens a window in less
+_ROOM = 0.9  # of the screen, for a window: the rest is its title bar's and the desktop's panel's
 _ESCAPE = "\x1b"
 _ALWAYS = ("darwin", "win32")  # a display is part of the system
 
-# Qt ends the whole process where it finds no display, so another process finds that out.
+# Qt ends the whole process where it finds no display, so another process finds that out, and how large the screen is,
+# which OpenCV says nowhere: the Xlib that Qt itself needs does.
 _PROBE = """
 import sys
 sys.path[:] = sys.argv[1:]
-import os, cv2
+import ctypes, os, cv2
 if "GUI:                           NONE" in cv2.getBuildInformation():
     sys.exit(3)
 cv2.namedWindow("edgenet", cv2.WINDOW_NORMAL | cv2.WINDOW_GUI_NORMAL)
+try:
+    x = ctypes.CDLL("libX11.so.6")
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    display = ctypes.c_void_p(x.XOpenDisplay(None))
+    if display:
+        screen = x.XDefaultScreen(display)
+        print(x.XDisplayWidth(display, screen), x.XDisplayHeight(display, screen), flush=True)
+except OSError:
+    pass
 os._exit(0)
 """
 
@@ -49,9 +61,13 @@ def press(controls: Controls, key: str) -> None:
 
 
 class DisplayProbe:
-    """Finds out whether a window can be opened, without opening one here; it runs beside other preparations."""
+    """Finds out whether a window can be opened, without opening one here; it runs beside other preparations.
+
+    screen: its width and height, once `why_not` said that; None where it does not tell: it is no X server.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.screen: tuple[int, int] | None = None
         self._environment = os.environ if environment is None else environment
         self._child: subprocess.Popen[bytes] | None = None
         if self._environment.get("DISPLAY") or self._environment.get("WAYLAND_DISPLAY") or sys.platform in _ALWAYS:
@@ -59,7 +75,7 @@ class DisplayProbe:
             self._child = subprocess.Popen(
                 [sys.executable, "-c", _PROBE, *places],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=dict(self._environment),
             )
@@ -68,14 +84,16 @@ class DisplayProbe:
         """Wait for the answer: "" where a window can be opened, or else why not and what to do, in one line."""
         if self._child is None:
             return "there is no display (DISPLAY is unset): --view web shows the same in a browser"
+        told = b""
         try:
-            code = self._child.wait(_PROBE_S)
+            told, _ = self._child.communicate(timeout=_PROBE_S)
         except subprocess.TimeoutExpired:
             self.close()
-            code = -1
-        if code == 0:
+        if self._child.returncode == 0:
+            size = re.search(rb"(\d+) (\d+)\s*$", told)
+            self.screen = (int(size[1]), int(size[2])) if size else None
             return ""
-        if code == 3:
+        if self._child.returncode == 3:
             return (
                 "this OpenCV has no windows (opencv-python-headless): --view web, or "
                 'pip uninstall opencv-python-headless && pip install "edgenet[camera]"'
@@ -85,15 +103,28 @@ class DisplayProbe:
 
     def close(self) -> None:
         """Give up; harmless twice."""
-        if self._child is not None and self._child.poll() is None:
+        if self._child is None:
+            return
+        if self._child.poll() is None:
             self._child.kill()
             self._child.wait()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
 
 
 class Window:
-    """A `Sink`: a window of OpenCV's. All its methods are for the main thread; `pump` looks after keys."""
+    """A `Sink`: a window of OpenCV's. All its methods are for the main thread; `pump` looks after keys.
 
-    def __init__(self, controls: Controls, painter: Painter, title: str = "edgenet camera") -> None:
+    screen: width and height that it has to fit on, where that is known.
+    """
+
+    def __init__(
+        self,
+        controls: Controls,
+        painter: Painter,
+        screen: tuple[int, int] | None = None,
+        title: str = "edgenet camera",
+    ) -> None:
         import cv2
 
         _share_events()
@@ -101,13 +132,14 @@ class Window:
         self._controls = controls
         self._painter = painter
         self._title = title
+        self._room = (int(_ROOM * screen[0]), int(_ROOM * screen[1])) if screen else None
         self._size: tuple[int, int] | None = None
         self._shown: tuple[Update | None, str] = (None, "")  # with the line that was shown for a moment
 
     def show(self, update: Update) -> None:
         """Show one update; the first one opens the window."""
         self._shown = (update, self._painter.noticed)
-        picture = self._painter.paint(update, mirror=update.mirror)
+        picture = self._painter.paint(update, mirror=update.mirror, within=self._room)
         size = (picture.shape[1], picture.shape[0])
         if self._size is None:
             flags = self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO | self._cv2.WINDOW_GUI_NORMAL

@@ -233,3 +233,17 @@ def test_figures_are_not_written_anew_with_every_frame() -> None:
         shown = update(picture(0, 640, 480), number)
         views.append(painter.paint(dataclasses.replace(shown, stats=stats(camera_fps=30.0 + number)), mirror=False))
     assert (views[0][-30:] == views[2][-30:]).all()  # nobody reads faster
+
+
+def test_a_window_on_a_small_screen_and_a_recording_are_drawn_each_in_its_own_size() -> None:
+    painter = Painter()
+    alone = Painter().paint(update(picture(0, 1280, 720)), mirror=False)
+    for number in range(2):
+        shown = update(picture(0, 1280, 720), number)
+        small = painter.paint(shown, mirror=False, within=(720, 432))
+        assert small.shape == (405, 720, 3)
+        whole = painter.paint(shown, mirror=False)
+        assert (whole == alone).all()  # its lines of figures, too
+        assert painter.paint(shown, mirror=False, within=(1440, 810)) is whole  # one drawing where there is room
+    waiting = dataclasses.replace(shown, answer=None)
+    assert painter.paint(waiting, mirror=False, within=(720, 432)).shape == (432, 576, 3)

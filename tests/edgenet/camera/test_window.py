@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,9 @@ x.XSync(display, 0)
 class Screen:
     """An X server without a monitor, and hands."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] = (1400, 900)) -> None:
         self._server = subprocess.Popen(
-            ["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24", "-nolisten", "tcp", "-noreset"],
+            ["Xvfb", "-displayfd", "1", "-screen", "0", "{}x{}x24".format(*size), "-nolisten", "tcp", "-noreset"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -98,14 +99,22 @@ class Screen:
         self._server.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def screen() -> Iterator[Screen]:
+@contextmanager
+def screen_of(size: tuple[int, int]) -> Iterator[Screen]:
     missing = sorted(package for program, package in NEEDED.items() if not shutil.which(program))
     if missing:
         pytest.skip(f"for a real screen: apt install {' '.join(missing)}")
-    opened = Screen()
-    yield opened
-    opened.close()
+    opened = Screen(size)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def screen() -> Iterator[Screen]:
+    with screen_of((1400, 900)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +175,34 @@ def test_its_keys_do_what_people_expect(screen: Screen, camera: MjpegCamera, tmp
         assert it.document["inference_fps"] > 5
         assert it.document["draw_ms"] > 0
     assert video.stat().st_size > 10_000
+
+
+@with_windows
+@pytest.mark.parametrize(("size", "rotate"), [((800, 480), 0), ((1600, 1000), 90)])
+def test_the_window_fits_the_screen_as_the_picture_is_and_turned(
+    tmp_path: Path, size: tuple[int, int], rotate: int
+) -> None:
+    with (
+        screen_of(size) as screen,
+        MjpegCamera(fps=30, size=(1280, 720)) as camera,
+        Started(tmp_path, "--source", camera.url, "--rotate", rotate, DISPLAY=screen.display) as it,
+    ):
+        it.wait(screen.window)
+        for across, down in ((1280, 720), (720, 1280))[:: -1 if rotate else 1]:
+            scale = min(1, 0.9 * size[0] / across, 0.9 * size[1] / down)  # a title bar has room, too
+            wanted = [max(320, across * scale), down * scale]  # and text, beside a narrow picture
+            it.wait(lambda wanted=wanted: np.abs(np.subtract(screen.size(), wanted)).max() <= 1)
+            it.wait(lambda: figures_are_shown(screen, tmp_path))
+            screen.key("r")
+        screen.key("q")
+        assert it.ends() == 0
+
+
+def figures_are_shown(screen: Screen, tmp_path: Path) -> bool:
+    """Whether white letters on a dark ground lie along the window's lower edge."""
+    width, height = screen.size()
+    strip = screen.shot(tmp_path / f"{width}x{height}.png")[height - 16 : height, : width // 2]
+    return bool(np.median(strip) < 70 and (strip.min(axis=2) > 200).sum() > 50)
 
 
 @with_windows
