@@ -83,6 +83,11 @@ class Clock:
             self._preprocess.add(now, preprocess_ns)
             self._inference.add(now, inference_ns)
 
+    def forget_times(self) -> None:
+        """Forget what answers took: another file gives them from now on."""
+        with self._lock:
+            self._preprocess, self._inference = _Series(), _Series()
+
     def shown(self, captured_ns: int) -> None:
         """Note that the sinks have shown the answer to the frame of that time."""
         with self._lock:

@@ -100,8 +100,9 @@ class Stats:
 
     Attributes:
         camera_fps, inference_fps: frames that came, and frames that were answered, a second.
-        age_p50_ms, age_p95_ms: from a frame's arrival to the sinks having shown its answer.
-        preprocess_ms, inference_ms, draw_ms: medians.
+        age_p50_ms, age_p95_ms: from a frame's arrival to the sinks having shown its answer; where none was shown,
+            how old the one before is, and 0 in a pause, which ages nothing.
+        preprocess_ms, inference_ms, draw_ms: medians; where nothing was answered, what that took of the answer shown.
         dropped: pictures that came and were never answered, since the start.
         temperature_c: of the processor; None where it does not tell.
         model, precision, runtime: of the file that answers; threads: of one inference.

@@ -113,7 +113,7 @@ class Painter:
         height, width = view.shape[:2]
         now = time.monotonic()
         at, known, lines = self._figures.get(width, (0.0, None, []))
-        if known is None or now - at > _TEXT_EVERY_S or known.trouble != stats.trouble:
+        if known is None or now - at > _TEXT_EVERY_S or _is_news(known, stats):
             lines = self._lettering.wrap(figures(stats), size, width - size)
             fresh = {wide: one for wide, one in self._figures.items() if now - one[0] <= _TEXT_EVERY_S}
             self._figures = {**fresh, width: (now, stats, lines)}
@@ -150,14 +150,22 @@ def figures(stats: Stats) -> list[str]:
     items = (
         f"camera {stats.camera_fps:.1f} fps",
         f"inference {stats.inference_fps:.1f} fps",
-        f"age {stats.age_p50_ms:.0f} / {stats.age_p95_ms:.0f} ms (p50 / p95)",
-        f"preprocess {stats.preprocess_ms:.1f}, inference {stats.inference_ms:.1f}, draw {stats.draw_ms:.1f} ms",
+        f"age {stats.age_p50_ms:.0f} / {stats.age_p95_ms:.0f} ms (p50 / p95)" if stats.age_p95_ms else "age -",
+        f"preprocess {_ms(stats.preprocess_ms)}, inference {_ms(stats.inference_ms)}, draw {_ms(stats.draw_ms)} ms",
         f"dropped {stats.dropped}",
         temperature,
         f"{stats.model} {stats.precision}, {stats.runtime}, {threads}",
         stats.source,
     )
     return [item for item in items if item]
+
+
+def _is_news(known: Stats, stats: Stats) -> bool:
+    return (known.trouble, known.precision) != (stats.trouble, stats.precision)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value else "-"  # it did not happen
 
 
 def _size(image: Pixels, within: tuple[int, int] | None) -> tuple[int, int]:

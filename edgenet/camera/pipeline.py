@@ -71,6 +71,8 @@ class Pipeline:
         self._outside = ""
         self._last_came_ns = 0
         self._newest: Answer | None = None
+        self._held: Answer | None = None  # the one that was shown in the last pause
+        self._answered_by: Card | None = None  # the last answer
         self._said: tuple[bool, bool, str] = (False, False, "")
         self._shown_ns = 0
         self._figures: tuple[int, Card, Stats] | None = None  # the last ones: of when, and of whom
@@ -169,6 +171,7 @@ class Pipeline:
         smoothed, leader = self._smoother(raw, self._at_ns(frame))
         top = ranked(raw, smoothed, leader, labels, self._settings.top)
         self._clock.answered(preprocess_ns, scores.inference_ns)
+        self._answered_by = self._classifier.card
         first = one(raw, smoothed, int(raw.argmax()), labels)
         answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
         self._answers.put(answer, wait=None if self._source.live else self._stop)
@@ -211,6 +214,7 @@ class Pipeline:
             self._tell(str(exc))
             return False
         self._smoother.reset()
+        self._clock.forget_times()
         self._tell(f"{card.model} answers in {card.precision}")
         return True
 
@@ -242,6 +246,8 @@ class Pipeline:
             self._show()
 
     def _show(self) -> None:
+        if self._controls.paused:
+            self._held = self._newest
         stats = self._stats()
         update = Update(self._newest, stats, self._controls.paused, self._controls.mirror)
         for sink in self._sinks:
@@ -258,8 +264,19 @@ class Pipeline:
             if now - since < _FIGURES_NS and (of, stats.trouble, stats.dropped) == (card, trouble, dropped):
                 return stats
         stats = self._clock.stats(card, self._source.name, trouble, self._thermometer.temperature_c)
-        stats = dataclasses.replace(stats, dropped=dropped)
+        stats = self._without_gaps(dataclasses.replace(stats, dropped=dropped), card, now)
         self._figures = (now, card, stats)
+        return stats
+
+    def _without_gaps(self, stats: Stats, card: Card, now: int) -> Stats:
+        """Say of the answer on the screen what the last two seconds do not; one that was held in a pause has no age."""
+        newest = self._newest
+        if newest is not None and not stats.age_p95_ms and newest is not self._held:
+            age = (now - newest.frame.captured_ns) / 1e6
+            stats = dataclasses.replace(stats, age_p50_ms=age, age_p95_ms=age)
+        if newest is not None and not stats.inference_ms and card is self._answered_by:
+            took = newest.preprocess_ns / 1e6, newest.inference_ns / 1e6
+            stats = dataclasses.replace(stats, preprocess_ms=took[0], inference_ms=took[1])
         return stats
 
     def _trouble_now(self) -> str:

@@ -98,9 +98,9 @@ class TerminalView:
             print(stats.trouble, file=self._stream, flush=True)
         elif update.answer:
             top = update.answer.top[0]
+            age = f"{stats.age_p95_ms:.0f} ms" if stats.age_p95_ms else "-"
             print(
-                f"{top.label} {top.smoothed:.0%} (raw {top.raw:.0%}), {stats.inference_fps:.1f} fps, "
-                f"age {stats.age_p95_ms:.0f} ms",
+                f"{top.label} {top.smoothed:.0%} (raw {top.raw:.0%}), {stats.inference_fps:.1f} fps, age {age}",
                 file=self._stream,
                 flush=True,
             )

@@ -106,6 +106,19 @@ def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[s
         assert page.complaints == []
 
 
+def test_what_did_not_happen_took_no_time_and_a_picture_that_stays_grows_older(chrome: Any) -> None:
+    with serving() as view, opened(chrome, view.url) as page:
+        shown = replace(update(0, plain(0, 0, 0)), paused=True)  # what is drawn then is of no age
+        view.show(replace(shown, stats=replace(shown.stats, age_p50_ms=6012.0, age_p95_ms=6012.0)))
+        page.wait_for_selector("#labels li")
+        page.until("document.getElementById('figures').textContent.includes('6012 / 6012 ms')", 5)
+        unknown = {"age_p50_ms": 0.0, "age_p95_ms": 0.0, "preprocess_ms": 0.0, "inference_ms": 0.0}
+        view.show(replace(shown, stats=replace(shown.stats, **unknown)))
+        page.until("!document.getElementById('figures').textContent.includes('6012')")
+        assert [figures(page)[name] for name in ("age p50 / p95", "preprocess", "inference")] == ["–"] * 3
+        assert page.complaints == []
+
+
 def test_keys_and_buttons_do_the_same(chrome: Any) -> None:
     controls = Controls()
     with serving(controls) as view, opened(chrome, view.url) as page:

@@ -113,6 +113,16 @@ def test_every_figure_is_written() -> None:
         assert wanted in text
     assert "°C" not in " ".join(figures(stats(temperature_c=None)))
     assert "1 thread," not in " ".join(figures(stats(threads=2)))
+    nothing = stats(age_p50_ms=0.0, age_p95_ms=0.0, preprocess_ms=0.0, inference_ms=0.0, draw_ms=0.0)
+    assert figures(nothing)[2:4] == ["age -", "preprocess -, inference -, draw - ms"]  # it did not happen
+
+
+def test_another_precision_is_written_at_once() -> None:
+    painter = Painter()
+    shown = update(picture(0, 640, 480))
+    before = painter.paint(shown, mirror=False)
+    after = painter.paint(dataclasses.replace(shown, stats=stats(precision="float32")), mirror=False)
+    assert (before[-30:] != after[-30:]).any()
 
 
 def test_trouble_pause_and_notices_are_written_over_it() -> None:

@@ -434,6 +434,57 @@ def test_the_age_is_that_of_what_has_been_shown() -> None:
         assert slow.updates[-1].stats.age_p50_ms > 80
 
 
+def test_the_age_of_a_picture_that_stays_is_its_own_and_a_pause_has_none() -> None:
+    camera, watcher = Camera(), Watcher()
+    with Running(camera, Model(ms=8), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.paused = True
+        it.wait(lambda: watcher.updates[-1].paused)
+        time.sleep(2.3)
+        held = watcher.updates[-1].stats
+        assert (held.inference_fps, held.age_p50_ms, held.age_p95_ms) == (0, 0, 0)
+        assert 8 <= held.inference_ms < 50
+        count = len(watcher.updates)
+        it.controls.paused = False
+        it.wait(lambda: len(watcher.updates) > count + 20)
+        assert max(update.stats.age_p95_ms for update in watcher.updates[count:]) < 300
+        camera.stalled.set()
+        it.wait(lambda: watcher.updates[-1].stats.inference_fps == 0)
+        time.sleep(0.5)
+        newest = watcher.updates[-1]
+        assert newest.answer is not None
+        age = watcher.at[-1] * 1e3 - newest.answer.frame.captured_ns / 1e6
+        assert age > 2400
+        assert newest.stats.age_p50_ms == newest.stats.age_p95_ms == pytest.approx(age, abs=150)
+        assert 8 <= newest.stats.inference_ms < 50
+
+
+@pytest.mark.parametrize("source", [Camera(), Clip([picture()] * 900, fps=30)], ids=["camera", "clip"])
+def test_in_a_pause_the_time_of_the_other_precision_stays_and_is_its_own(source: Source) -> None:
+    model, watcher = Model(ms=2), Watcher()
+    with Running(source, model, watcher, settings=Settings(pace=True)) as it:
+        it.wait(lambda: len(watcher.ids) > 10)
+        it.controls.paused = True
+        it.wait(lambda: watcher.updates[-1].paused)
+        model.ms = 60
+        it.controls.toggle_precision.set()
+        it.wait(lambda: watcher.updates[-1].stats.precision == "float32")
+        it.wait(lambda: watcher.updates[-1].stats.inference_ms >= 60)  # not of both precisions
+        time.sleep(2.3)
+        assert 60 <= watcher.updates[-1].stats.inference_ms < 120
+
+
+def test_no_answer_is_said_to_have_taken_the_time_of_another_precision() -> None:
+    camera, watcher = Camera(), Watcher()
+    with Running(camera, Model(ms=2), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 10)
+        camera.stalled.set()
+        time.sleep(0.2)
+        it.controls.toggle_precision.set()
+        it.wait(lambda: watcher.updates[-1].stats.precision == "float32")
+        assert watcher.updates[-1].stats.inference_ms == 0
+
+
 def test_pictures_that_the_source_itself_dropped_are_counted() -> None:
     watcher = Watcher()
     with Running(Camera(fps=20, dropped=1000), Model(), watcher) as it:

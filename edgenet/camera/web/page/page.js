@@ -71,6 +71,7 @@ async function drawJpeg(jpeg, context) {
 }
 
 function showState({ top, raw, stats, paused, mirror }, age) {
+  const [p50, p95] = age[1] ? age : [stats.age_p50_ms, stats.age_p95_ms]; // nothing was drawn: how old is it?
   showAnswer(top, raw);
   showHeld({ paused, mirror });
   showTrouble("source", stats.trouble);
@@ -78,9 +79,9 @@ function showState({ top, raw, stats, paused, mirror }, age) {
   showFigures({
     "camera rate": fps(stats.camera_fps),
     "inference rate": fps(stats.inference_fps),
-    "age p50 / p95": age.length && age[1] ? agePair(...age) : "–",
-    preprocess: ms(stats.preprocess_ms),
-    inference: ms(stats.inference_ms),
+    "age p50 / p95": p95 ? agePair(p50, p95) : "–",
+    preprocess: stats.preprocess_ms ? ms(stats.preprocess_ms) : "–",
+    inference: stats.inference_ms ? ms(stats.inference_ms) : "–",
     draw: draws.empty ? "–" : ms(draws.percentile(0.5)),
     dropped: String(stats.dropped),
     temperature: stats.temperature_c === null ? null : `${stats.temperature_c.toFixed(0)} °C`,
