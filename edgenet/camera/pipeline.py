@@ -35,7 +35,7 @@ class Pipeline:
 
     pump: called on the main thread at least every 20 ms: windows need it. tell: told, in one line, what the person in
     front of it wants to know. warn: told when trouble with a camera begins, and of all trouble with a file. save: takes
-    the newest answer when a still is wanted.
+    the newest answer when a still is wanted. ended: called where all of a source was shown, before sinks close.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Pipeline:
         tell: Tell = lambda _: None,
         warn: Tell = lambda _: None,
         save: Callable[[Answer], None] = lambda _: None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._classifier = classifier
@@ -59,6 +60,7 @@ class Pipeline:
         self._settings = settings or Settings()
         self._clock = clock or Clock()
         self._pump, self._tell, self._warn, self._save = pump, tell, warn, save
+        self._ended = ended
         self._clip_fps = 0.0 if source.live else float(getattr(source, "fps", 0) or 0)
         # A folder of pictures is no film: what one shows says nothing of the next.
         self._smoother = Smoother(self._settings.smooth_s if source.live or self._clip_fps else 0)
@@ -227,6 +229,8 @@ class Pipeline:
                 self._newest = answer
                 self._show()
             elif self._answers.finished:
+                if self._failure is None:
+                    self._ended()
                 return
             else:
                 self._refresh()

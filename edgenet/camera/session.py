@@ -26,12 +26,14 @@ from edgenet.camera.serving import serve
 from edgenet.camera.settings import Settings
 from edgenet.camera.stills import Stills
 from edgenet.camera.terminal_view import TerminalView
+from edgenet.camera.web.server import WebView
 from edgenet.camera.window import DisplayProbe, Window
 from edgenet.camera.wishes import View, Voice, Wishes
 from edgenet.errors import EdgenetError, SourceError
 
 _MOST_THREADS = 4
 _PICTURE_S = 1.0  # that a picture is shown
+_LOOK_S = 0.02  # until it is seen that the page was opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class _Session:
         self.outputs = 0  # files that still grow
         self.broke_off = False
         self.pump: Callable[[], None] = lambda: None
+        self.page: WebView | None = None
 
     def run(self) -> Outcome:
         wishes = self.wishes
@@ -107,9 +110,11 @@ class _Session:
             tell=self._tell,
             warn=(lambda _: None) if view == "terminal" and source.live else self.voice.warn,
             save=stills.save,
+            ended=self.page.end if self.page else lambda: None,
         )
-        began = time.monotonic()
         self.opened()
+        self._await_viewer(source)
+        began = time.monotonic()
         stats = pipeline.run()
         return Outcome(stats, self.clock.total, time.monotonic() - began, self.broke_off)
 
@@ -159,8 +164,18 @@ class _Session:
             inbox = source.inbox if isinstance(source, BrowserSource) else None
             page = serve(self.wishes, self.controls, self.voice, self.stack, self.opened, inbox=inbox)
             self.told.append(page.notice)
+            self.page = page
             return [page]
         return []
+
+    def _await_viewer(self, source: Source) -> None:
+        """Let a clip that is for the page alone begin when that is opened: nobody is as quick as its first frames."""
+        wishes = self.wishes
+        if self.page is None or source.live or wishes.log or wishes.record or wishes.json:
+            return
+        self.voice.say(f"{source.name} begins when that is opened")
+        while not self.page.watched.is_set() and not self.controls.quit.wait(_LOOK_S):
+            pass
 
     def _keep(self, sink: Any) -> Sink:
         return self.stack.enter_context(contextlib.closing(sink))  # type: ignore[no-any-return]

@@ -39,6 +39,7 @@ class Wishes:
     tls: Tls | None = None
     in_browser: bool = False
     phone: bool = False
+    json: bool = False
     terminal_lives: bool | None = None
 
     @property

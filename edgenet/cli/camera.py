@@ -154,6 +154,7 @@ def camera(
         tls=_tls(tls_cert, tls_key),
         in_browser=in_browser,
         phone=phone,
+        json=json,
         terminal_lives=None if terminal.Progress.live else False,
     )
     outcome = session.run(wishes, Voice())

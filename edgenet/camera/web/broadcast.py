@@ -66,14 +66,18 @@ class Broadcast:
     """Holds the newest update and its picture; see above.
 
     Attributes:
-        viewers: how many watch. encoded: how many pictures were encoded since the start.
+        viewers: how many watch. watched: set once anybody does.
+        encoded: how many pictures were encoded since the start.
+        closing: set when nothing more comes; all_shown: as the source has ended.
     """
 
     def __init__(self, controls: Controls) -> None:
         self.controls = controls
         self.viewers = 0
+        self.watched = threading.Event()
         self.encoded = 0
-        self.closing = False
+        self.closing = asyncio.Event()
+        self.all_shown = False
         self._latest: Shown | None = None
         self._notice = Notice(int(time.time() * 1000), "", 0.0)  # no page takes it for another server's
         self._state: tuple[int, bytes] = (-1, b"")
@@ -109,12 +113,12 @@ class Broadcast:
         """Begin, in the event loop that serves."""
         with self._lock:
             self._loop = asyncio.get_running_loop()
-            self._news = asyncio.Event()
+            self._news, self.closing = asyncio.Event(), asyncio.Event()
         self._beating = asyncio.create_task(self._beat())
 
     def close(self) -> None:
         """Tell everybody that nothing more comes; in the event loop."""
-        self.closing = True
+        self.closing.set()
         if self._beating is not None:
             self._beating.cancel()
         with self._lock:
@@ -128,6 +132,7 @@ class Broadcast:
         if self.viewers >= MAX_VIEWERS:
             raise Full
         self.viewers += 1
+        self.watched.set()
         try:
             yield
         finally:
@@ -140,7 +145,7 @@ class Broadcast:
 
     async def newer(self, number: int) -> Shown | None:
         """Wait for an update newer than `number`; None where no more will come."""
-        while not self.closing:
+        while not self.closing.is_set():
             news = self._news
             if self._latest is not None and self._latest.number > number:
                 return self._latest

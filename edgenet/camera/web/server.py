@@ -106,6 +106,15 @@ class WebView:
         """Show a line on the page for a moment."""
         self._broadcast.notice(text)
 
+    @property
+    def watched(self) -> threading.Event:
+        """Set once anybody watches."""
+        return self._broadcast.watched
+
+    def end(self) -> None:
+        """Let viewers know as it closes that all was shown: nobody waits for more."""
+        self._broadcast.all_shown = True
+
     def close(self) -> None:
         """Say goodbye to the viewers and end, in less than a second; harmless twice."""
         if self._thread is None or self._loop is None or self._ended is None:

@@ -170,6 +170,28 @@ def test_the_page_comes_back_when_the_server_does(chrome: Any) -> None:
             page.until("document.getElementById('toast').textContent === 'saved two.png'")
 
 
+def test_a_page_that_has_shown_all_says_so_until_there_is_more(chrome: Any, tmp_path: Path) -> None:
+    banner = "document.getElementById('banner').textContent"
+    with serving() as first, opened(chrome, first.url) as page:
+        first.show(update(0, plain(0, 128, 255), label="before"))
+        page.until(f"{SHOWN} === 'before'")
+        first.end()
+        first.close()
+        page.until(f"{banner} === 'That was all. edgenet camera has ended.'")
+        page.wait_for_timeout(2500)  # it is looked for again and again, and no trouble
+        assert page.evaluate(banner) == "That was all. edgenet camera has ended."
+        assert page.is_visible("#banner")
+        assert not page.evaluate("document.getElementById('frame').matches('.stale')")
+        page.screenshot(path=str(tmp_path / "ended.png"))
+        with serving(port=first.port) as second:
+            second.show(update(0, plain(0, 0, 0), label="cut short", trouble="clip.mp4: ended after 3 of 9 frames"))
+            page.until(f"{SHOWN} === 'cut short'")
+            page.until(f"{banner}.startsWith('clip.mp4')")
+            second.end()
+        page.wait_for_timeout(1000)
+        assert page.evaluate(banner).startswith("clip.mp4: ended after 3 of 9")  # that comes first
+
+
 def test_a_hidden_page_acknowledges_nothing(chrome: Any) -> None:
     with serving() as view, opened(chrome, view.url) as page:
         view.show(update(0, plain(0, 0, 0), label="seen"))

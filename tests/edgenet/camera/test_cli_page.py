@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgenet.camera.classifier import default_model
 from edgenet.image import decode
 from tests.devices.tiny_models import tiny_tflite, write
 
-from .browser import SHOWN, browser, clip, eventually, known_symbol, opened, own_certificate, playwright
+from .browser import SHOWN, browser, clip, eventually, get, known_symbol, opened, own_certificate, playwright
 from .started import Started, lines
 
 CAMERA = ("--source", "browser", "--port", "0")
@@ -98,6 +100,43 @@ def test_a_page_that_browsers_give_no_camera_is_warned_of(chrome: Any, tmp_path:
         with opened(chrome, url) as page:  # so it is
             page.click("#camera")
             page.until("document.getElementById('banner').textContent.includes('--tls-cert')")
+
+
+def film(path: Path, seconds: int = 2) -> Path:
+    """Write a clip of 20 frames a second that grows brighter."""
+    import cv2
+
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (320, 240))
+    for number in range(20 * seconds):
+        video.write(np.full((240, 320, 3), 2 * number, np.uint8))
+    video.release()
+    return path
+
+
+def test_a_clip_for_the_page_alone_waits_for_its_first_viewer_who_is_told_of_its_end(
+    chrome: Any, tmp_path: Path
+) -> None:
+    source = ("--source", film(tmp_path / "clip.mp4"), "--view", "web", "--port", "0")
+    banner = "document.getElementById('banner').textContent"
+    with Started(tmp_path, *source) as it:
+        url = address(it)
+        it.wait(lambda: it.err.endswith("clip.mp4, 320x240 begins when that is opened\n"))
+        time.sleep(2.3)  # longer than it takes
+        assert it.process.poll() is None
+        assert json.loads(get(f"{url}stats.json")[2]) == {"viewers": 0, "encoded": 0}  # who asks for that is no viewer
+        with opened(chrome, url) as page:
+            page.until(f"{SHOWN} !== undefined", 5)
+            assert json.loads(get(f"{url}stats.json")[2])["frame"] < 20
+            assert it.ends(5) == 0
+            page.until(f"{banner} === 'That was all. edgenet camera has ended.'", 5)
+
+
+def test_who_waits_for_a_viewer_is_ended_at_once(tmp_path: Path) -> None:
+    with Started(tmp_path, "--source", film(tmp_path / "clip.mp4"), "--view", "web", "--port", "0") as it:
+        it.wait(lambda: "begins when that is opened" in it.err)
+        time.sleep(0.3)
+        it.interrupt()
+        assert it.ends() == 0
 
 
 def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> None:

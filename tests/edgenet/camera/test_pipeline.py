@@ -84,6 +84,19 @@ def test_of_a_file_every_frame_reaches_every_sink_once_and_in_order(ms: float, d
     assert (quick.closed, slow.closed) == (1, 1)
 
 
+def test_that_all_was_shown_is_told_before_sinks_close_and_of_no_other_end() -> None:
+    told: list[tuple[int, int]] = []
+    watcher = Watcher()
+    ended = lambda: told.append((len(watcher.ids), watcher.closed))  # noqa: E731
+    run(Clip([picture()] * 3), Model(), watcher, ended=ended)
+    assert told == [(3, 0)]
+    with pytest.raises(SourceError):
+        run(Clip([picture(), SourceError("clip.mp4 is damaged at 0.1 s")]), Model(), watcher, ended=ended)
+    with Running(Camera(), Model(), watcher, ended=ended) as it:
+        it.wait(lambda: len(watcher.ids) > 10)
+    assert len(told) == 1
+
+
 def test_a_clip_of_no_frames_ends_well() -> None:
     watcher = Watcher()
     assert run(Clip([]), Model(), watcher).inference_fps == 0

@@ -452,6 +452,23 @@ def test_it_closes_in_less_than_a_second_whoever_hangs_on_it(join: Join) -> None
         socket.create_connection(("127.0.0.1", view.port))
 
 
+def test_who_watched_to_the_end_is_told_that_it_was_the_end_even_who_looks_away(join: Join) -> None:
+    view = WebView(Controls())
+    view.start()
+    attentive, away = join(view), join(view)
+    view.show(update(0, plain(0, 0, 0)))
+    for viewer in (attentive, away):
+        receive(viewer)
+    attentive.send(ACK)
+    view.end()
+    view.close()
+    for viewer in (attentive, away):
+        with pytest.raises(ConnectionClosed) as told:
+            viewer.recv(5)
+        assert told.value.rcvd is not None
+        assert (told.value.rcvd.code, told.value.rcvd.reason) == (1000, "all was shown")
+
+
 def test_a_slow_mjpeg_viewer_sees_what_is_nearly_new_and_slows_nobody(view: WebView, join: Join) -> None:
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)

@@ -1,6 +1,7 @@
 // The socket to the server: states and pictures come in, one acknowledgement each goes out; buttons and this device's
 // own pictures, too. It opens itself again for as long as the page lives.
 
+const DONE = 1000; // all was shown
 const FULL = 1013;
 const FIRST_WAIT = 500; // ms
 const SILENT = 3000; // ms without a whole message: the server begins one at least every second
@@ -8,10 +9,15 @@ const LONGEST = 15_000; // ms that one may take on a slow way
 const NO_DOOR = 5000; // ms
 
 export class Link {
-  /** onState(state, jpeg | null) draws, and the next state comes after it; onTrouble(text) says "" when all is well. */
-  constructor({ onState, onTrouble }) {
+  /**
+   * onState(state, jpeg | null) draws, and the next state comes after it; onTrouble(text) says "" when all is well.
+   * onEnd(whether) is told that all was shown, and that there is more again: another run at this address.
+   */
+  constructor({ onState, onTrouble, onEnd }) {
     this.onState = onState;
     this.onTrouble = onTrouble;
+    this.onEnd = onEnd;
+    this.ended = false;
     this.wait = FIRST_WAIT;
     this.replies = [];
     this.pictures = true;
@@ -35,6 +41,7 @@ export class Link {
     socket.onmessage = ({ data }) => {
       if (socket !== this.socket) return;
       if (!this.heard) this.onTrouble("");
+      if (this.ended) this.onEnd((this.ended = false));
       [this.heard, this.wait] = [performance.now(), FIRST_WAIT];
       if (typeof data === "string") this.reply(JSON.parse(data));
       else this.take(socket, data);
@@ -65,6 +72,8 @@ export class Link {
     this.reply({ lost: true });
     setTimeout(() => this.open(), this.wait);
     this.wait = Math.min(5000, this.wait * 2);
+    if (code === DONE) this.onEnd((this.ended = true));
+    if (this.ended) return this.onTrouble("");
     if (code === FULL) return this.onTrouble(`${reason}: trying again`);
     this.onTrouble("The connection was lost: trying again");
     const why = await whyNot();

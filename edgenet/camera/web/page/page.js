@@ -19,6 +19,7 @@ function watch(canSend) {
 
   const link = new Link({
     onTrouble: (text) => showTrouble("link", text),
+    onEnd: (ended) => showTrouble("end", ended ? "That was all. edgenet camera has ended." : "", false),
     async onState(state, jpeg) {
       const began = performance.now();
       if (jpeg) await drawJpeg(jpeg, context);

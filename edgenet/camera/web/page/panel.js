@@ -66,7 +66,7 @@ export function showModel(...parts) {
 }
 
 const NONE = { text: "", stale: false };
-const troubles = { page: NONE, link: NONE, camera: NONE, source: NONE }; // of several, the first is shown
+const troubles = { page: NONE, link: NONE, camera: NONE, source: NONE, end: NONE }; // of several, the first is shown
 
 /** Say why there are no pictures; "" when there are. who: one of the above. stale: what is shown waits for that. */
 export function showTrouble(who, text, stale = true) {
