@@ -102,7 +102,12 @@ def camera(
     smooth: Annotated[float, typer.Option(help="Seconds that answers are averaged over; 0: not at all.", min=0)] = 0.5,
     mirror: Annotated[bool, typer.Option("--mirror", help="Show the picture as in a mirror.")] = False,
     rotate: Annotated[int, typer.Option(help="Degrees clockwise: 0, 90, 180, 270.")] = 0,
-    roi: Annotated[str, typer.Option(metavar="X,Y,W,H", help="The part that the model is shown, in pixels.")] = "",
+    roi: Annotated[
+        str,
+        typer.Option(
+            metavar="X,Y,W,H", help="The part that the model is shown: pixels of the picture as it is turned."
+        ),
+    ] = "",
     labels: options.LabelFile = None,
     input_range: options.InputRangeOption = None,
     host: Annotated[str, typer.Option(help="Of the page; 0.0.0.0: all the network, with a token.")] = "127.0.0.1",

@@ -508,6 +508,11 @@ def test_a_clip_may_be_called_as_an_address_is(edgenet: Edgenet, clip: Path, tmp
     assert (ran.code, ran.err) == (0, "")
 
 
+def test_what_the_region_counts_in_is_said(edgenet: Edgenet) -> None:
+    said = " ".join(word for word in edgenet("camera", "--help").out.split() if word.isascii())
+    assert "The part that the model is shown: pixels of the picture as it is turned." in said
+
+
 @pytest.mark.skipif(bool(list(Path("/dev").glob("video*"))), reason="this machine has a camera")
 def test_without_a_camera_it_says_what_else_there_is(edgenet: Edgenet) -> None:
     ran = edgenet("camera", "--view", "none", "--json")
