@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from typing import cast
 
 from edgenet.camera.frame import Controls, Frame, Ranked, Update
 from edgenet.camera.jpeg import head
@@ -81,7 +82,7 @@ class Broadcast:
         self._latest: Shown | None = None
         self._notice = Notice(int(time.time() * 1000), "", 0.0)  # no page takes it for another server's
         self._state: tuple[int, bytes] = (-1, b"")
-        self._picture: tuple[Frame, asyncio.Future[bytes]] | None = None
+        self._pictures: dict[bool, tuple[Frame, asyncio.Future[bytes]]] = {}  # the newest: as it is, and mirrored
         self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -160,17 +161,22 @@ class Broadcast:
             self._state = (shown.number, json.dumps(state).encode())
         return self._state[1]
 
-    async def picture(self, frame: Frame) -> bytes:
-        """Return a frame as JPEG: the camera's own, or encoded once for all viewers, in a thread of its own."""
-        if self._picture is None or self._picture[0] is not frame:
-            loop, sent = asyncio.get_running_loop(), as_sent(frame)
+    async def picture(self, frame: Frame, *, mirror: bool = False) -> bytes:
+        """Return a frame as JPEG: the camera's own, or encoded once for all viewers, in a thread of its own.
+
+        mirror: as in a mirror, for who does not mirror it himself: encoded once for all of those.
+        """
+        known = self._pictures.get(mirror)
+        if known is None or known[0] is not frame:
+            loop, sent = asyncio.get_running_loop(), None if mirror else as_sent(frame)
             if sent is None:
-                self._picture = (frame, loop.run_in_executor(self._pool, encode, frame.image))
+                known = (frame, loop.run_in_executor(self._pool, encode, frame.image, mirror))
                 self.encoded += 1
             else:
-                self._picture = (frame, loop.create_future())
-                self._picture[1].set_result(sent)
-        return await asyncio.shield(self._picture[1])  # one viewer who leaves cancels nobody else's picture
+                known = (frame, loop.create_future())
+                known[1].set_result(sent)
+            self._pictures[mirror] = known
+        return await asyncio.shield(known[1])  # one viewer who leaves cancels nobody else's picture
 
     async def _beat(self) -> None:
         while True:
@@ -196,7 +202,7 @@ def as_sent(frame: Frame) -> bytes | None:
     return frame.jpeg if alike and 8 * len(frame.jpeg) <= _MOST_BITS * width * height else None
 
 
-def encode(image: Pixels) -> bytes:
+def encode(image: Pixels, mirror: bool = False) -> bytes:
     """Encode a picture, uint8 [h, w, 3] in OpenCV's order, as JPEG of at most 1280 x 4096 pixels."""
     import cv2
 
@@ -204,6 +210,8 @@ def encode(image: Pixels) -> bytes:
     scale = min(1.0, _MAX_WIDTH / width, _MAX_HEIGHT / height)
     if scale < 1:
         image = shrink(image, max(1, round(width * scale)), max(1, round(height * scale)))
+    if mirror:
+        image = cast(Pixels, cv2.flip(image, 1))
     _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return jpeg.tobytes()
 

@@ -191,7 +191,10 @@ def press(controls: Controls, button: str) -> bool:
 
 
 class MjpegStream:
-    """Pictures alone, one part each (multipart/x-mixed-replace): for curl, VLC and <img>. An ASGI application."""
+    """Pictures alone, one part each (multipart/x-mixed-replace): for curl, VLC and <img>. An ASGI application.
+
+    They are mirrored here where they are shown so: the page does that itself.
+    """
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
@@ -226,13 +229,13 @@ class MjpegStream:
 
     async def _stream(self, send: Send) -> None:
         await self._begin(send)
-        number, drawn = -1, None
+        number, drawn, mirrored = -1, None, False
         while (shown := await self._broadcast.newer(number)) is not None:
             number = shown.number
-            if shown.frame is None or shown.frame is drawn:
+            if shown.frame is None or (shown.frame is drawn and shown.update.mirror == mirrored):
                 continue
-            drawn = shown.frame
-            picture = await self._broadcast.picture(drawn)
+            drawn, mirrored = shown.frame, shown.update.mirror
+            picture = await self._broadcast.picture(drawn, mirror=mirrored)
             head = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (_BOUNDARY, len(picture))
             await send({"type": "http.response.body", "body": head + picture + b"\r\n", "more_body": True})
         await send({"type": "http.response.body", "body": b"--%s--\r\n" % _BOUNDARY})

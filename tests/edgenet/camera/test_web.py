@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,6 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
+from edgenet.camera.opencv import decode_jpeg
 from edgenet.camera.web import server
 from edgenet.camera.web.broadcast import encode
 from edgenet.camera.web.server import WebView
@@ -306,6 +308,42 @@ def test_opencv_reads_the_stream(view: WebView) -> None:
         feeding.join()
     assert read
     assert np.abs(image[10, 10].astype(int) - (0, 0, 250)).max() < 10
+
+
+def next_part(stream: Any) -> bytes:
+    """Read the next picture of a stream."""
+    length = 0
+    while (line := stream.readline().strip()) or not length:
+        name, _, value = line.partition(b": ")
+        length = int(value) if name == b"Content-Length" else length
+    return bytes(stream.read(length))
+
+
+def test_the_stream_is_mirrored_here_and_the_page_by_itself(view: WebView, join: Join) -> None:
+    image = plain(0, 0, 0, (480, 640))
+    image[:, 320:] = 255
+    own = jpeg(image)
+    shown = update(0, image, own=own)
+    viewer = join(view)
+    view.show(replace(shown, mirror=True))
+    assert receive(viewer)[1] == own
+    assert stats(view)["encoded"] == 0  # nobody watches the stream
+    left = lambda picture: int(decode_jpeg(picture)[240, 160, 0])  # noqa: E731
+    with (
+        urllib.request.urlopen(f"{view.url}stream.mjpg") as one,
+        urllib.request.urlopen(f"{view.url}stream.mjpg") as two,
+    ):
+        for stream in (one, two):
+            assert left(next_part(stream)) > 200
+        assert stats(view)["encoded"] == 1  # once for both
+        view.show(replace(shown, mirror=False))  # in a pause, too: it is the same picture
+        for stream in (one, two):
+            assert next_part(stream) == own
+        view.show(replace(shown, mirror=True))
+        assert left(next_part(one)) > 200
+        assert stats(view)["encoded"] == 1
+    viewer.send(ACK)
+    assert receive(viewer)[1] == b""  # no more pictures for the page
 
 
 def test_asking_for_the_streams_head_takes_no_viewers_place(view: WebView) -> None:
