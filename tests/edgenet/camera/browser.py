@@ -49,13 +49,18 @@ def playwright() -> Iterator[Any]:
 
 
 @contextmanager
-def browser(play: Any, clip: Path | None = None, cameras: int = 0) -> Iterator[Any]:
-    """Yield playwright's Browser; its camera plays a clip (.mjpeg), over and over; or it has several: a clock each."""
+def browser(play: Any, clip: Path | None = None, cameras: int = 0, text_px: int = 0) -> Iterator[Any]:
+    """Yield playwright's Browser; its camera plays a clip (.mjpeg), over and over; or it has several: a clock each.
+
+    text_px: how large its user likes text.
+    """
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream"]
     if clip is not None:
         options += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={clip}"]
     if cameras:
         options += [f"--use-fake-device-for-media-stream=device-count={cameras}"]
+    if text_px:
+        options += [f"--blink-settings=defaultFontSize={text_px}"]
     running = play.chromium.launch(executable_path=_chromium(), headless=True, args=options)
     try:
         yield running

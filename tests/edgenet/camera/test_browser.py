@@ -19,7 +19,7 @@ import pytest
 from devices.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.camera.classifier import default_model
-from edgenet.camera.frame import Controls
+from edgenet.camera.frame import Controls, Update
 from edgenet.camera.smoothing import Smoother
 from edgenet.camera.web import broadcast
 from edgenet.camera.web.server import WebView
@@ -117,6 +117,66 @@ def test_what_did_not_happen_took_no_time_and_a_picture_that_stays_grows_older(c
         page.until("!document.getElementById('figures').textContent.includes('6012')")
         assert [figures(page)[name] for name in ("age p50 / p95", "preprocess", "inference")] == ["–"] * 3
         assert page.complaints == []
+
+
+STICKS_OUT = """() => {
+    const text = document.createRange();
+    const beyond = [...document.querySelectorAll("#figures > div > *, button")].filter((cell) => {
+        text.selectNodeContents(cell);
+        return text.getBoundingClientRect().right > cell.getBoundingClientRect().right + 0.5;
+    });
+    const clipped = (element) =>
+        element && (getComputedStyle(element).overflowX !== "visible" || clipped(element.parentElement));
+    const outside = [...document.body.querySelectorAll("*")].filter((element) => {
+        if (clipped(element.parentElement)) return false;
+        const { left, right } = element.getBoundingClientRect();
+        return left < -0.5 || right > innerWidth + 0.5;
+    });
+    const wide = document.documentElement.scrollWidth > innerWidth ? ["the page"] : [];
+    return [...new Set([...beyond, ...outside])].map((one) => one.outerHTML).concat(wide);
+}"""
+
+
+def long_figures() -> Update:
+    """Return an update of a slow machine, in a pause: the page shows these ages then, not those of what it drew."""
+    shown = update(
+        0, plain(0, 128, 255, (480, 640)), label="hotdog, hot dog, red hot, and whatever else it may be called"
+    )
+    slow = {
+        "age_p50_ms": 1105.0,
+        "age_p95_ms": 2139.0,
+        "inference_ms": 1021.0,
+        "camera_fps": 1000.0,
+        "dropped": 12345678,
+    }
+    name = "http://a-camera-of-a-long-name.example:8080/stream.mjpg, 1280x720"
+    return replace(shown, stats=replace(shown.stats, **slow, source=name), paused=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_on_screens_of_any_width(chrome: Any, tmp_path: Path, scheme: str) -> None:
+    with serving() as view:
+        view.show(long_figures())
+        for width, height in ((320, 568), (390, 844), (820, 1180), (1280, 720)):
+            size = {"width": width, "height": height}
+            with opened(chrome, view.url, viewport=size, color_scheme=scheme) as page:
+                page.until("document.getElementById('figures').textContent.includes('1105 / 2139 ms')")
+                page.screenshot(path=str(tmp_path / f"{width}.png"))
+                assert page.evaluate(STICKS_OUT) == []
+                assert (
+                    page.evaluate("document.querySelector('.buttons').getBoundingClientRect().height") < 80
+                )  # one row
+
+
+def test_the_page_is_written_as_large_as_its_reader_likes(play: Any, tmp_path: Path) -> None:
+    with browser(play, text_px=24) as running, serving() as view:
+        view.show(long_figures())
+        for width, height in ((320, 568), (390, 844), (1280, 720)):
+            with opened(running, view.url, viewport={"width": width, "height": height}) as page:
+                page.until("document.getElementById('figures').textContent.includes('1105 / 2139 ms')")
+                assert page.evaluate("getComputedStyle(document.querySelector('#figures dd')).fontSize") == "24px"
+                page.screenshot(path=str(tmp_path / f"{width}.png"))
+                assert page.evaluate(STICKS_OUT) == []
 
 
 def test_keys_and_buttons_do_the_same(chrome: Any) -> None:
