@@ -50,12 +50,15 @@ class Lettering:
             return picture
 
     def wrap(self, items: list[str], size: int, width: int, gap: str = " · ") -> list[str]:
-        """Put items into as few lines of `width` pixels as they fit in, in order."""
+        """Put items into as few lines of `width` pixels as they fit in, in order; one that fits in none is broken."""
         lines: list[str] = []
         for item in items:
             longer = f"{lines[-1]}{gap}{item}" if lines else item
+            words = item.split()
             if lines and _length(longer, size) <= width:
                 lines[-1] = longer
+            elif len(words) > 1 and max(_length(word, size) for word in words) <= width < _length(item, size):
+                lines += self.wrap(words, size, width, gap=" ")
             else:
                 lines.append(item)
         return lines

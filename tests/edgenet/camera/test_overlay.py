@@ -236,6 +236,17 @@ def test_lines_are_filled_and_none_is_longer_than_it_may() -> None:
     assert letters.wrap(items, 14, 1) == items
 
 
+@pytest.mark.parametrize("width", [320, 200, 160])
+def test_figures_that_fit_in_no_line_go_on_in_the_next(width: int) -> None:
+    letters = Lettering()
+    known = stats(
+        model="mobilenet_v2_1.0_224_quant", runtime="LiteRT 2.3.0 XNNPACK", age_p50_ms=1105.0, age_p95_ms=2139.0
+    )
+    lines = letters.wrap(figures(known), 11, width)
+    assert all(letters.picture(line, 11, (255, 255, 255), 10_000).shape[1] <= width for line in lines)
+    assert " ".join(lines).replace(" · ", " ") == " ".join(figures(known))
+
+
 def test_figures_are_not_written_anew_with_every_frame() -> None:
     painter = Painter()
     views = []
