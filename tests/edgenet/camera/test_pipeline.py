@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -690,3 +690,87 @@ def test_the_package_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# What is told of a frame, and when.
+
+
+def test_turning_a_picture_is_part_of_what_preprocessing_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    rotate = cv2.rotate
+
+    def slow(image: Pixels, code: int) -> object:
+        time.sleep(0.03)
+        return rotate(image, code)
+
+    monkeypatch.setattr(cv2, "rotate", slow)
+    watcher = Watcher()
+    final = run(Clip([picture()]), Model(), watcher, controls=Controls(rotate=90))
+    answer = watcher.updates[-1].answer
+    assert answer is not None
+    assert answer.preprocess_ns >= 30 * MS
+    assert final.preprocess_ms >= 30
+
+
+def test_the_other_precision_is_not_averaged_with_the_one_before() -> None:
+    model = Model(answer=lambda _: (0.0, 0.1, 0.9) if model.card.precision == "int8" else (0.8, 0.1, 0.1))
+    watcher = Watcher()
+    with Running(Camera(), model, watcher, settings=Settings(smooth_s=5)) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.toggle_precision.set()
+        it.wait(lambda: watcher.updates[-1].answer.raw.label == "ant")
+    answers = [update.answer for update in watcher.updates if update.answer]
+    first = next(answer for answer in answers if answer.raw.label == "ant")
+    assert (first.top[0].label, first.top[0].smoothed) == ("ant", 0.8)
+
+
+def test_the_class_of_this_frame_alone_is_told_while_another_is_on_top() -> None:
+    watcher = Watcher()
+    clip = Clip([*[picture(0)] * 5, picture(1)], fps=10)
+    run(clip, Model(0, lambda image: (0.0, 0.2, 0.8) if image[0, 0, 0] else (0.9, 0.1, 0.0)), watcher)
+    answer = watcher.updates[-1].answer
+    assert answer is not None
+    assert answer.top[0].label == "ant"
+    assert (answer.raw.index, answer.raw.label, answer.raw.raw) == (2, "cat", 0.8)
+    assert answer.raw.smoothed < 0.5
+
+
+def test_frames_of_a_clip_that_come_late_do_not_delay_all_that_follow() -> None:
+    def pictures() -> Iterator[Pixels]:
+        for number in range(31):
+            if number % 3 == 2:  # made while the two before it are shown, 100 ms: it comes 40 ms late
+                time.sleep(0.14)
+            yield picture(number)
+
+    watcher = Watcher()
+    run(Clip(pictures(), fps=20), Model(), watcher, settings=Settings(pace=True))
+    assert watcher.ids == list(range(31))
+    assert watcher.at[-1] - watcher.at[0] < 1.75  # it is 1.5 s, and ten times 40 ms more were each to delay the rest
+
+
+def test_the_age_ends_when_the_window_has_been_drawn() -> None:
+    watcher = Watcher()
+    with Running(Camera(fps=100), Model(), watcher, pump=lambda: time.sleep(0.06)) as it:
+        it.wait(lambda: len(watcher.ids) > 8)
+        assert watcher.updates[-1].stats.age_p50_ms >= 60
+
+
+def test_a_picture_that_is_turned_in_a_long_pause_makes_nothing_older() -> None:
+    watcher = Watcher()
+    with Running(Camera(fps=20), Model(), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 2)  # so few that one old one would be the 95th percentile
+        it.controls.paused = True
+        it.wait(lambda: watcher.updates[-1].paused)
+        time.sleep(1)
+        it.controls.rotate = 90
+        it.wait(lambda: watcher.updates[-1].answer.frame.image.shape == (64, 48, 3))
+        count = len(watcher.updates)
+        it.wait(lambda: len(watcher.updates) > count + 2)
+        assert max(update.stats.age_p95_ms for update in watcher.updates) < 700
+
+
+def test_the_final_figures_are_of_the_last_frame_too() -> None:
+    final = run(Clip([picture()] * 3), Model(ms=5), Watcher())
+    assert final.age_p50_ms > 0
+    assert final.inference_fps > 1
