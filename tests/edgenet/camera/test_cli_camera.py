@@ -603,3 +603,41 @@ def test_a_recording_is_the_only_file_it_leaves(clip: Path, tmp_path: Path) -> N
     ]
     frames, _ = frames_of(tmp_path / "out.mp4")
     assert frames[0].shape[0] > frames[0].shape[1]
+
+
+# What options mean.
+
+
+def test_a_recording_is_turned_clockwise_and_not_mirrored(edgenet: Edgenet, tmp_path: Path) -> None:
+    image, video = np.zeros((480, 640, 3), np.uint8), tmp_path / "out.mp4"
+    image[:200, :200] = 255
+    Image.fromarray(image).save(tmp_path / "corner.png")
+    shown = ("--source", tmp_path / "corner.png", "--view", "none", "--record", video)
+    ran = edgenet("camera", *shown, "--rotate", 90, "--mirror")
+    assert ran.code == 0, ran.err
+    (frame,), _ = frames_of(video)
+    assert frame.shape == (640, 480, 3)
+    assert frame[20:180, 300:460].mean() > 200  # what was at the upper left is at the upper right
+    assert frame[460:580, 20:180].mean() < 50
+    assert frame[460:580, 300:460].mean() < 50
+
+
+def test_answers_are_averaged_over_as_many_seconds_as_were_asked_for(edgenet: Edgenet, tmp_path: Path) -> None:
+    import cv2
+
+    from edgenet.symbols.generate import render
+
+    log, clip = tmp_path / "seen.jsonl", tmp_path / "two.mp4"
+    video = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 20, (96, 96))
+    for number in range(30):
+        video.write(render(number // 15, 17, 96))
+    video.release()
+    ran = edgenet("camera", "--source", clip, "--view", "none", "--log", log, "--smooth", 5, "--top", 20)
+    assert ran.code == 0, ran.err
+    seen = [sorted(one["top"], key=lambda ranked: ranked["index"]) for one in lines(log)]
+    raw, smoothed = (np.array([[ranked[kind] for ranked in one] for one in seen]) for kind in ("raw", "smoothed"))
+    average = raw[0]
+    for alone, shown in zip(raw, smoothed, strict=True):
+        average = average + (1 - np.exp(-0.05 / 5)) * (alone - average)  # 20 frames a second
+        assert shown == pytest.approx(average, abs=1e-5)
+    assert np.abs(smoothed - raw).max() > 0.3

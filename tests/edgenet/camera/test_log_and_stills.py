@@ -94,3 +94,13 @@ def test_a_still_that_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     stills.close()
     assert len(told) == 1
     assert "cannot write" in told[0]
+
+
+def test_the_log_tells_the_raw_probability_of_this_frame_alone(tmp_path: Path) -> None:
+    log = Log(tmp_path / "seen.jsonl")
+    log.show(update(picture()))
+    log.close()
+    (one,) = lines(tmp_path / "seen.jsonl")
+    assert (one["label"], one["probability"]) == ("ant", 0.5)
+    assert (one["raw_label"], one["raw_probability"]) == ("cat", 0.5)
+    assert one["top"][2] == {"index": 2, "label": "cat", "raw": 0.5, "smoothed": 0.125}

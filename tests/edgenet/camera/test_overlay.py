@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,3 +269,16 @@ def test_a_window_on_a_small_screen_and_a_recording_are_drawn_each_in_its_own_si
         assert painter.paint(shown, mirror=False, within=(1440, 810)) is whole  # one drawing where there is room
     waiting = dataclasses.replace(shown, answer=None)
     assert painter.paint(waiting, mirror=False, within=(720, 432)).shape == (432, 576, 3)
+
+
+def test_the_line_of_this_frame_alone_names_its_own_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    painter, written = Painter(), list[str]()
+    draw = painter._lettering.picture
+
+    def noted(text: str, *how: Any) -> Pixels:
+        written.append(text)
+        return draw(text, *how)
+
+    monkeypatch.setattr(painter._lettering, "picture", noted)
+    painter.paint(update(picture(0, 640, 480)), mirror=False)
+    assert written.index("ant") < written.index("bee") < written.index("this frame alone: cat 50%")

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edgenet.camera import recording as recording_module
 from edgenet.camera.frame import Sink
 from edgenet.camera.log import Log
 from edgenet.camera.overlay import Painter
@@ -349,3 +351,27 @@ def test_sinks_are_sinks(tmp_path: Path) -> None:
     assert threading.active_count() == before
     assert json.loads((tmp_path / "a.jsonl").read_text())["id"] == 0
     assert os.listdir(tmp_path).count("a.mp4") == 1  # noqa: PTH208
+
+
+def test_a_recording_is_never_mirrored(tmp_path: Path) -> None:
+    image = picture(0, 640, 480)
+    image[:, :320] = 200
+    recording = Recording(tmp_path / "out.mp4", Painter(), live=False)
+    recording.show(update(image, mirror=True))
+    recording.close()
+    (frame,), _ = frames_of(tmp_path / "out.mp4")
+    assert frame[250:400, 20:300].mean() > 180
+    assert frame[250:400, 340:620].mean() < 20
+
+
+def test_room_for_the_index_that_is_written_last_is_kept_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = recording_module._RESERVE + 10 * recording_module._INDEX
+    monkeypatch.setattr(recording_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    said: list[str] = []
+    recording = Recording(tmp_path / "out.mp4", Painter(), live=False, failed=said.append)
+    for number in range(20):
+        recording.show(update(picture(number), number))
+    recording.close()
+    assert len(said) == 1
+    assert "the disk is full, the recording ends after " in said[0]
+    assert len(frames_of(tmp_path / "out.mp4")[0]) == 11  # 10 frames are in the index that there is room for
