@@ -121,3 +121,15 @@ def test_it_ends_soon_when_it_is_to(how: str) -> None:
     assert time.monotonic() - began < 2
     source.close()
     source.close()
+
+
+def test_a_pictures_time_is_that_of_its_arrival_however_long_it_waits() -> None:
+    source = BrowserSource()
+    frames = source.frames(threading.Event())
+    next(frames)
+    source.inbox.put_jpeg(jpeg(RED))
+    arrived = time.monotonic_ns()
+    time.sleep(0.2)
+    frame = next(frames)
+    assert isinstance(frame, Frame)
+    assert frame.captured_ns <= arrived

@@ -272,3 +272,22 @@ def test_nothing_heavy_is_imported_for_it() -> None:
     code = "import edgenet.camera.sources, sys; print({'cv2', 'tensorflow', 'picamera2', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="picamera2 is for Linux")
+@pytest.mark.parametrize(
+    ("age_s", "believed"), [(0.5, True), (-1, False), (3600, False)], ids=["sensible", "of the future", "of long ago"]
+)
+def test_picamera2s_time_is_right_after_the_machine_has_slept_and_ours_where_it_makes_no_sense(
+    picamera2: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, age_s: float, believed: bool
+) -> None:
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _: time.monotonic_ns() + 100 * 10**9)
+    picamera2(_PICAMERA2.replace("- 40_000_000", f"- {int(age_s * 1e9)}") + "CAMERAS = 1")
+    began = time.monotonic_ns()
+    source = open_source("picamera2", (320, 240))
+    first = next(source.frames(threading.Event()))
+    ended = time.monotonic_ns()
+    source.close()
+    assert isinstance(first, Frame)
+    age_ns = int(age_s * 1e9) if believed else 0
+    assert began <= first.captured_ns + age_ns <= ended

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgenet.camera import ffmpeg_camera
 from edgenet.camera.address import Address
 from edgenet.camera.ffmpeg_camera import FfmpegCamera
 from edgenet.camera.frame import Frame
@@ -340,3 +341,51 @@ def test_a_process_that_ends_with_a_camera_open_ends_well(stalled: bool) -> None
             child.stdin.close()
             assert child.wait(20) == 0
             assert time.monotonic() - start < 2
+
+
+class Capture:
+    """Stands where OpenCV's would: its pictures are numbered, each grab takes what it is told, and decoding 0.1 s."""
+
+    def __init__(self, *grabs_s: float) -> None:
+        self.grabs_s = grabs_s
+        self.grabbed_ns: list[int] = []
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def grab(self) -> bool:
+        time.sleep(self.grabs_s[len(self.grabbed_ns)])
+        self.grabbed_ns.append(time.monotonic_ns())
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        time.sleep(0.1)
+        return True, np.full((4, 4, 3), len(self.grabbed_ns) - 1, np.uint8)
+
+    def release(self) -> None: ...
+
+
+def test_what_a_decoder_held_in_a_pause_is_left_out_and_a_pictures_time_is_before_it_was_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capture = Capture(0.4, 0, 0.4, 0, 0)  # the first may take long: nothing was held before it
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+    monkeypatch.setattr(ffmpeg_camera, "TIMEOUT_S", 0.3)
+    camera = FfmpegCamera(Address.parse("tcp://127.0.0.1:9"))
+    camera.open()
+    shots = [camera.read() for _ in range(4)]
+    camera.close()
+    numbers = [int(shot.image[0, 0, 0]) for shot in shots if shot.image is not None]
+    assert numbers == [0, 1, 3, 4]
+    waited_ns = [shot.captured_ns - capture.grabbed_ns[number] for number, shot in zip(numbers, shots, strict=True)]
+    assert min(waited_ns) >= 0
+    assert np.median(waited_ns) < 0.1e9
+
+
+def test_proxies_are_not_asked_for_cameras(camera: MjpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with watching(camera.url) as watch:
+        assert watch.frame()[0].id == 0

@@ -225,3 +225,18 @@ def test_the_first_camera_that_opens_is_taken(device: Device) -> None:
         assert "absent: camera 0, camera 1, camera 2, camera 5" in said
         assert "camera 3: another program is using it" in said
         assert "camera 4: this device gives no pictures" in said
+
+
+def test_the_buffer_that_a_device_was_asked_for_is_given_back(device: Device) -> None:
+    with device.open("3") as viewer:
+        viewer.next("frame")
+    asked = (device.folder / "buffers").read_text().split()
+    assert asked[:2] == ["1", "0"]  # before OpenCV asks for its own
+
+
+def test_a_pictures_time_is_the_drivers_own(device: Device) -> None:
+    device.set("late")
+    with device.open("3") as viewer:
+        ages = [viewer.next("frame")[0][4] for _ in range(10)]
+        assert min(ages) > 0.2e9
+        assert np.median(ages) < 0.9e9

@@ -6,7 +6,8 @@
  *
  * The folder says how it behaves: the camera is there while "plugged" exists; "busy", "denied" and "stalled" are what
  * they say; while "spoilt" exists its bytes are each picture; "raw" makes a Raspberry Pi's sensor of it. Its pictures are "1280x720.jpg" and "640x480.jpg", 30 a second,
- * stamped with CLOCK_MONOTONIC. It takes MJPG and YUYV, and writes what formats it was set to into "log".
+ * stamped with CLOCK_MONOTONIC, 0.2 s before they are given while "late" exists. It takes MJPG and YUYV, and writes what
+ * formats it was set to into "log", and how many buffers it was asked for into "buffers".
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,12 +42,15 @@ static int is(const char *state) {
     return access(path, F_OK) == 0;
 }
 
-static void note(const char *what) {
+static void note(const char *file, const char *what, ...) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/log", getenv("V4L2_DEVICE"));
+    snprintf(path, sizeof path, "%s/%s", getenv("V4L2_DEVICE"), file);
     FILE *log = fopen(path, "a");
     if (log) {
-        fprintf(log, "%s %.4s %ux%u\n", what, (char *)&format, width, height);
+        va_list rest;
+        va_start(rest, what);
+        vfprintf(log, what, rest);
+        va_end(rest);
         fclose(log);
     }
 }
@@ -132,7 +136,7 @@ static int set_format(struct v4l2_format *wanted, int set) {
         int large = wanted->fmt.pix.width > 960;
         width = large ? 1280 : 640;
         height = large ? 720 : 480;
-        note("S_FMT");
+        note("log", "S_FMT %.4s %ux%u\n", (char *)&format, width, height);
     }
     wanted->fmt.pix.width = width;
     wanted->fmt.pix.height = height;
@@ -166,6 +170,10 @@ static int dequeue(int fd, struct v4l2_buffer *buffer) {
     if (file)
         fclose(file);
     clock_gettime(CLOCK_MONOTONIC, &now);
+    if (is("late") && (now.tv_nsec -= 200000000) < 0) {
+        now.tv_nsec += 1000000000;
+        now.tv_sec--;
+    }
     buffer->index = (unsigned)index;
     buffer->length = LENGTH;
     buffer->sequence = sequence++;
@@ -204,6 +212,7 @@ static int control(int fd, unsigned long request, void *argument) {
         struct v4l2_requestbuffers *asked = argument;
         if (is("busy"))
             return fail(EBUSY);
+        note("buffers", "%u\n", asked->count);
         asked->count = asked->count > BUFFERS ? BUFFERS : asked->count;
         memset(queued, 0, sizeof queued);
         return 0;
