@@ -26,10 +26,11 @@ from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
 from edgenet.camera.opencv import decode_jpeg
-from edgenet.camera.web import server
+from edgenet.camera.web import broadcast, server
 from edgenet.camera.web.broadcast import encode
 from edgenet.camera.web.server import WebView
 from edgenet.errors import EdgenetError, UsageError
+from edgenet.image import Pixels
 
 from .browser import drain, eventually, get, jpeg, plain, unpack, update
 
@@ -574,3 +575,28 @@ def test_ages_are_of_the_last_two_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     now = viewers.time.monotonic_ns()
     monkeypatch.setattr(viewers.time, "monotonic_ns", lambda: now + 2_100_000_000)
     assert ages.percentiles() == []
+
+
+def test_a_viewer_who_leaves_takes_nobody_elses_picture_along(
+    view: WebView, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding, done = threading.Event(), threading.Event()
+
+    def slow(image: Pixels) -> bytes:
+        encoding.set()
+        done.wait(10)
+        return encode(image)
+
+    monkeypatch.setattr(broadcast, "encode", slow)
+    leaver, stayer = join(view), join(view)
+    eventually(lambda: stats(view)["viewers"] == 2)
+    view.show(update(0, plain(0, 0, 255)))
+    assert encoding.wait(5)
+    time.sleep(0.2)  # both wait for it
+    leaver.close()
+    eventually(lambda: stats(view)["viewers"] == 1)
+    done.set()
+    state, sent = receive(stayer)
+    assert state["frame"] == 0
+    assert np.abs(np.subtract(colour(sent), (255, 0, 0))).max() < 8
+    assert stats(view)["encoded"] == 1

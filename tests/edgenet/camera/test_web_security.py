@@ -6,9 +6,11 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -410,3 +412,19 @@ def test_a_manifest_that_does_not_fit_does_not_break_the_page(
     assert json.loads(get(at(view, "config.json"))[2])["model"]["labels"] == []
     file.unlink()
     assert get(at(view, "model.tflite"))[0] == 404
+
+
+def test_over_tls_the_tokens_cookie_is_for_tls_alone(tmp_path: Path) -> None:
+    certificate, key = own_certificate(tmp_path)
+    view = WebView(Controls(), host="0.0.0.0", token=TOKEN, tls=Tls(certificate, key))
+    view.start()
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting.check_hostname = False  # it is of another name
+    try:
+        address = at(view, f"?token={TOKEN}", "https")
+        with urllib.request.urlopen(address, timeout=10, context=trusting) as answer:
+            cookie, *attributes = answer.headers["set-cookie"].split("; ")
+        assert cookie == f"edgenet_{view.port}={TOKEN}"
+        assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict", "Secure"}
+    finally:
+        view.close()
