@@ -786,3 +786,85 @@ def test_the_vendored_runtime_is_licensed_and_light() -> None:
     assert "Apache License" in (folder / "LICENSE").read_text()
     assert "2.5.3" in (folder / "README.md").read_text()
     assert sum(file.stat().st_size for file in folder.iterdir()) < 10 << 20
+
+
+CORNER_CAMERA = """
+    const paper = document.createElement("canvas");
+    [paper.width, paper.height] = [320, 240];
+    const pen = paper.getContext("2d");
+    let count = 0;
+    setInterval(() => {
+        pen.fillStyle = ["#000000", "#000010"][count++ % 2];
+        pen.fillRect(0, 0, 320, 240);
+        pen.fillStyle = "#ff0000";
+        pen.fillRect(0, 0, 160, 120);
+    }, 100);
+    navigator.mediaDevices.getUserMedia = async () => paper.captureStream();
+"""
+
+
+def test_what_is_held_in_a_pause_is_turned_clockwise(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        page.evaluate(f"() => {{ {CORNER_CAMERA} }}")
+        page.click("#camera")
+        eventually(lambda: loop.answered > 3)
+        loop.stop.set()
+        loop.join(10)
+        held = replace(update(9, plain(0, 0, 0)), paused=True)
+        view.show(held)
+        page.wait_for_selector("#paused:visible")
+        page.wait_for_timeout(200)
+        corners = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]
+        assert [pixel(page, *corner)[0] > 200 for corner in corners] == [True, False, False, False]
+        for turns in (1, 2):
+            page.keyboard.press("r")
+            page.wait_for_timeout(200)
+            view.show(held)
+            page.until(f"document.getElementById('picture').width === {320 if turns == 2 else 240}")
+            assert [pixel(page, *corner)[0] > 200 for corner in corners] == [place == turns for place in range(4)]
+
+
+TAKEN_EARLIER = """
+    const ask = HTMLVideoElement.prototype.requestVideoFrameCallback;
+    HTMLVideoElement.prototype.requestVideoFrameCallback = function (come) {
+        return ask.call(this, (now, told) => come(now, { ...told, captureTime: now - 400 }));
+    };
+"""
+
+
+@pytest.mark.parametrize("where", ["server", "page"])
+def test_the_age_of_a_pages_own_pictures_counts_from_when_they_were_taken(chrome: Any, where: str) -> None:
+    with answering(default_model(), LABELS) as (own, _), serving() as other:
+        other.in_page.use(default_model())
+        with opened(chrome, own.url if where == "server" else other.url) as page:
+            page.evaluate(f"() => {{ {TAKEN_EARLIER} }}")
+            if where == "page":
+                page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            page.click("#camera")
+            age = "[...document.querySelectorAll('#figures > div')].find((one) => one.textContent.startsWith('age'))"
+            page.until(f"parseInt({age}?.lastChild.textContent) > 0")
+            p50, p95 = (int(one.removesuffix(" ms")) for one in figures(page)["age p50 / p95"].split(" / "))
+            assert 400 <= p50 <= p95
+
+
+def test_percentiles_of_the_page_are_those_of_sorted_values(chrome: Any) -> None:
+    script = """async () => {
+        const { Recent } = await import("/page/panel.js");
+        const recent = new Recent();
+        for (let value = 100; value >= 1; value--) recent.add(value);
+        return [0.5, 0.95].map((share) => recent.percentile(share));
+    }"""
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        assert page.evaluate(script) == pytest.approx([50, 95], abs=1)
+
+
+def test_what_this_frame_alone_says_is_named_where_it_is_not_on_top(chrome: Any) -> None:
+    alone = "document.getElementById('alone').textContent"
+    with serving() as view, opened(chrome, view.url) as page:
+        same = update(0, plain(0, 0, 0))
+        assert same.answer is not None
+        view.show(replace(same, answer=replace(same.answer, raw=same.answer.top[1])))
+        page.until(f"{alone} === ': star'")
+        view.show(update(1, plain(0, 0, 0), label="tench"))
+        page.until(f"{SHOWN} === 'tench'")
+        assert page.evaluate(alone) == ""
