@@ -366,7 +366,7 @@ def test_a_recording_is_never_mirrored(tmp_path: Path) -> None:
 
 def test_room_for_the_index_that_is_written_last_is_kept_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = recording_module._RESERVE + 10 * recording_module._INDEX
-    monkeypatch.setattr(recording_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     said: list[str] = []
     recording = Recording(tmp_path / "out.mp4", Painter(), live=False, failed=said.append)
     for number in range(20):
