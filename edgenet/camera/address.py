@@ -54,11 +54,13 @@ class Address:
             example = f"{parts.scheme}://HOST:PORT" + ("" if needs_port else "/PATH")
             raise SourceError(f"this {parts.scheme} address names no host or port; write it as {example}")
         bare = parts.netloc.rpartition("@")[2]
+        # rtsp://USER:12/34@HOST: what seems host and path may be a password with a / in it.
+        where = "..." if "@" in parts.path and ":" in parts.netloc and bare == parts.netloc else f"{bare}{parts.path}"
         return cls(
             scheme=parts.scheme,
             host=host,
             port=port,
-            shown=f"{parts.scheme}://{bare}{parts.path}" + ("?..." if parts.query else ""),
+            shown=f"{parts.scheme}://{where}" + ("?..." if parts.query else ""),
             plain=urlunsplit((parts.scheme, bare, parts.path, parts.query, "")),
             full=text,
             user=None if parts.username is None else unquote(parts.username),

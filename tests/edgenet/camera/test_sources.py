@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgenet.camera import live_source
+from edgenet.camera.address import Address
 from edgenet.camera.frame import Frame
 from edgenet.camera.jpeg import jpeg_pixels
 from edgenet.camera.live_source import LiveSource, Lost, Shot
@@ -291,3 +292,9 @@ def test_picamera2s_time_is_right_after_the_machine_has_slept_and_ours_where_it_
     assert isinstance(first, Frame)
     age_ns = int(age_s * 1e9) if believed else 0
     assert began <= first.captured_ns + age_ns <= ended
+
+
+def test_a_password_with_a_slash_in_it_is_not_shown_either() -> None:
+    assert Address.parse("rtsp://user:12/34@host/live?key=5").shown == "rtsp://...?..."
+    assert Address.parse("rtsp://user:12%2F34@host/live").shown == "rtsp://host/live"
+    assert Address.parse("http://host/@cam").shown == "http://host/@cam"
