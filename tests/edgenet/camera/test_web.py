@@ -582,10 +582,10 @@ def test_a_viewer_who_leaves_takes_nobody_elses_picture_along(
 ) -> None:
     encoding, done = threading.Event(), threading.Event()
 
-    def slow(image: Pixels) -> bytes:
+    def slow(image: Pixels, mirror: bool) -> bytes:
         encoding.set()
         done.wait(10)
-        return encode(image)
+        return encode(image, mirror)
 
     monkeypatch.setattr(broadcast, "encode", slow)
     leaver, stayer = join(view), join(view)
