@@ -34,10 +34,10 @@ _COMPUTING = (
     *("string", "uniform_quant"),
 )
 _COMPUTING_TOO = ("Assert", "XlaCallModule")
-# They read files, end the process, or run on another machine.
+# They read files, end the process, run on another machine, or run what a registered gradient names.
 _REACHING = (
     *("Abort", "ImmutableConst", "InitializeTableFromTextFile", "InitializeTableFromTextFileV2", "RecordInput"),
-    "RemoteCall",
+    *("RemoteCall", "SymbolicGradient"),
 )
 # What saves and restores variables is in every SavedModel; TensorFlow 1 restores by running it.
 _RESTORING = ("RestoreV2", "Restore", "RestoreSlice", "NoOp")
@@ -61,7 +61,7 @@ def check_graph(path: Path) -> None:
     for meta in saved.meta_graphs:
         graph = _Graph(meta)
         restored = set(graph.reached([meta.saver_def.restore_op_name], [])) if meta.saver_def.restore_op_name else set()
-        run = set(graph.reached(graph.ends(), meta.object_graph_def.concrete_functions))
+        run = set(graph.reached(graph.ends(), graph.functions()))
         for name, op in sorted(run | restored):
             if not _computes(op) and not ((name, op) not in run and op in _RESTORING):
                 raise EdgenetError(
@@ -84,8 +84,12 @@ class _Graph:
 
     def __init__(self, meta: Any) -> None:
         self._meta = meta
-        self._nodes = {node.name: node for node in meta.graph_def.node}
-        self._functions = {one.signature.name: one for one in meta.graph_def.library.function}
+        self._nodes: dict[str, list[Any]] = {}  # lists: a file may hold two of one name
+        self._functions: dict[str, list[Any]] = {}
+        for node in meta.graph_def.node:
+            self._nodes.setdefault(node.name, []).append(node)
+        for one in meta.graph_def.library.function:
+            self._functions.setdefault(one.signature.name, []).extend(one.node_def)
 
     def ends(self) -> Iterator[str]:
         """Name the nodes that are asked for: outputs of the signatures, and what is run at the beginning."""
@@ -94,19 +98,26 @@ class _Graph:
         for key in _MAIN_OPS:
             yield from self._meta.collection_def[key].node_list.value
 
+    def functions(self) -> Iterator[str]:
+        """Name the functions that its objects can call, as they are made or later."""
+        objects = self._meta.object_graph_def
+        yield from objects.concrete_functions
+        for node in objects.nodes:
+            yield from node.function.concrete_functions
+            yield node.bare_concrete_function.concrete_function_name
+
     def reached(self, ends: Iterable[str], functions: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield name and operation of each node that some nodes of the graph, or some functions, lead to."""
         nodes, called, seen = list(ends), list(functions), set[str]()
         while nodes or called:
             if nodes:
                 name = nodes.pop().removeprefix("^").split(":")[0]
-                body = [self._nodes[name]] if name in self._nodes and f"node {name}" not in seen else []
+                body = self._nodes.get(name, []) if f"node {name}" not in seen else []
                 seen.add(f"node {name}")
                 nodes += [source for node in body for source in node.input]
             else:
                 name = called.pop()
-                known = self._functions.get(name)
-                body = list(known.node_def) if known is not None and f"function {name}" not in seen else []
+                body = self._functions.get(name, []) if f"function {name}" not in seen else []
                 seen.add(f"function {name}")
             for node in body:
                 called += [node.op, *_called(node)]

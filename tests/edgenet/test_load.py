@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
@@ -437,6 +438,30 @@ def test_a_saved_model_that_does_more_than_compute_is_refused(
         tf.saved_model.save(module, str(tmp_path / "hidden"), {"serving_default": module.__call__})
         assert f"({operation})" in refused(tmp_path / "hidden")
     assert not Path(place).exists()
+
+
+@pytest.mark.parametrize("hidden", ["listed by an object alone", "behind another of its name", "a gradient's"])
+def test_no_graph_hides_what_it_does(tmp_path: Path, hidden: str) -> None:
+    module = Reaching(lambda: tf.io.write_file(str(tmp_path / "owned"), "owned"))
+    tf.saved_model.save(module, str(tmp_path / "saved"), {"serving_default": module.__call__})
+    file = tmp_path / "saved" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString(file.read_bytes())
+    (meta,) = saved.meta_graphs
+    functions = meta.graph_def.library.function
+    if hidden == "listed by an object alone":
+        meta.signature_def.clear()
+        meta.object_graph_def.concrete_functions.clear()
+    elif hidden == "behind another of its name":
+        for one in [one for one in functions if any(node.op == "WriteFile" for node in one.node_def)]:
+            functions.add().CopyFrom(one)
+            del functions[-1].node_def[:]
+    else:
+        for one in functions:
+            for node in [node for node in one.node_def if node.op == "WriteFile"]:
+                node.op = "SymbolicGradient"
+    file.write_bytes(saved.SerializeToString())
+    assert f"({'SymbolicGradient' if hidden.startswith('a ') else 'WriteFile'})" in refused(tmp_path / "saved")
 
 
 def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
