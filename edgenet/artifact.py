@@ -6,13 +6,10 @@ says of it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -288,45 +285,6 @@ def _layout(shape: tuple[int, ...]) -> str:
 def to_json(manifest: Manifest) -> str:
     """Write a manifest as the text that lies beside its file."""
     return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def check_folder(folder: Path) -> None:
-    """Find out before the work, not after it, that files cannot appear in a folder.
-
-    Raises:
-        EdgenetError: it, or the folder it would be made in, is no folder or takes no files.
-    """
-    known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not known.is_dir() or not os.access(known, os.W_OK | os.X_OK):
-        reason = "takes no files" if known.is_dir() else "is no folder"
-        raise EdgenetError(f"cannot write to {folder}: {known} {reason}; choose another folder")
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; when the block ends well it becomes `path`, otherwise it is gone.
-
-    The partial file has the same suffix and lies in the same folder, so that a runtime can open it first.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another folder") from exc
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
-    except OSError as exc:
-        raise EdgenetError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read(kind: Any, value: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from devices.errors import DeviceError
 from devices.model_file import sha256
 from devices.model_process import ModelProcess
 from edgenet import artifact
+from edgenet.appearing import alone, appearing, sync
 from edgenet.artifact import Artifact, Format, Input, Manifest, Output, Precision, Quantization, Tool
 from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing
@@ -41,31 +40,14 @@ _SCHEMES: dict[Format, dict[Precision, str]] = {
 def publish(content: bytes, manifest: Manifest, out: Path) -> Artifact:
     """Prove a file under another name, then let it and its manifest appear together."""
     path = out / f"{manifest.name}_{manifest.precision}.{manifest.format}"
-    with contextlib.ExitStack() as both, artifact.appearing(path) as partial:
+    with contextlib.ExitStack() as both, appearing(path) as partial:
         partial.write_bytes(content)
         manifest = _proven(partial, path, manifest)
-        artifact.sync(partial)  # so that little lies between the two names
-        with artifact.appearing(artifact.manifest_path(path)) as beside:
+        sync(partial)  # so that little lies between the two names
+        with appearing(artifact.manifest_path(path)) as beside:
             beside.write_text(artifact.to_json(manifest), encoding="utf-8", errors="backslashreplace")
-            both.enter_context(_alone(out))
+            both.enter_context(alone(out))
     return Artifact(path, manifest)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let no other edgenet name files in a folder meanwhile, where the system can tell."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network's file system that locks nothing
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def draft(

@@ -7,7 +7,7 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-from edgenet.artifact import appearing
+from edgenet.appearing import appearing
 from edgenet.camera.classifier import Tell
 from edgenet.camera.frame import Answer
 from edgenet.errors import EdgenetError

@@ -54,7 +54,7 @@ def bench(
     from devices.errors import DeviceError
     from devices.timing import Schedule
     from edgenet import benchmarking, benchmarking_report
-    from edgenet.artifact import check_folder
+    from edgenet.appearing import check_folder
     from edgenet.errors import GateMissed, UsageError
 
     if max_ms is not None and not math.isfinite(max_ms):
@@ -93,7 +93,7 @@ def _save(document: dict[str, Any], folder: Path) -> None:
     """Write the results into a file of their own, named by the time."""
     from datetime import datetime, timezone
 
-    from edgenet.artifact import appearing
+    from edgenet.appearing import appearing
 
     path = folder / f"bench-{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}Z.json"
     with appearing(path) as partial:

@@ -81,7 +81,7 @@ def labels_in(file: Path | None) -> Labels | None:
 
 def order(to: list[FormatName] | None, out: Path, labels: Path | None, crop: Crop) -> Order:
     """Say what convert and quantize are to make; finds out at once that the folder takes no files."""
-    from edgenet.artifact import check_folder
+    from edgenet.appearing import check_folder
     from edgenet.order import Order
 
     check_folder(out)

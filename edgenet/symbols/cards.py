@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edgenet.artifact import appearing
+from edgenet.appearing import appearing
 from edgenet.errors import UsageError
 from edgenet.symbols.glyphs import LABELS, mask
 

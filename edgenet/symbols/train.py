@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.machine import cores
-from edgenet.artifact import appearing
+from edgenet.appearing import appearing
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets import train as nets
 from edgenet.spec import ModelSpec

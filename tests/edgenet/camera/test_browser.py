@@ -559,16 +559,22 @@ def test_a_phone_that_changes_its_network_goes_on_sending(chrome: Any) -> None:
         assert page.inner_text("#camera") == "Stop"
 
 
+def paused(page: Any, view: WebView, loop: Any) -> Update:
+    """Send pictures of the page's own camera, and pause; what is held."""
+    page.click("#camera")
+    eventually(lambda: loop.answered > 3)
+    loop.stop.set()
+    loop.join(10)
+    held = replace(update(9, plain(0, 0, 0)), paused=True)
+    view.show(held)
+    page.wait_for_selector("#paused:visible")
+    page.wait_for_timeout(200)
+    return held
+
+
 def test_what_is_held_in_a_pause_is_turned_where_it_was_taken(chrome: Any) -> None:
     with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
-        page.click("#camera")
-        eventually(lambda: loop.answered > 3)
-        loop.stop.set()
-        loop.join(10)
-        held = replace(update(9, plain(0, 0, 0)), paused=True)
-        view.show(held)
-        page.wait_for_selector("#paused:visible")
-        page.wait_for_timeout(200)
+        held = paused(page, view, loop)
         page.keyboard.press("r")
         page.wait_for_timeout(200)
         view.show(held)
@@ -806,14 +812,7 @@ CORNER_CAMERA = """
 def test_what_is_held_in_a_pause_is_turned_clockwise(chrome: Any) -> None:
     with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
         page.evaluate(f"() => {{ {CORNER_CAMERA} }}")
-        page.click("#camera")
-        eventually(lambda: loop.answered > 3)
-        loop.stop.set()
-        loop.join(10)
-        held = replace(update(9, plain(0, 0, 0)), paused=True)
-        view.show(held)
-        page.wait_for_selector("#paused:visible")
-        page.wait_for_timeout(200)
+        held = paused(page, view, loop)
         corners = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]
         assert [pixel(page, *corner)[0] > 200 for corner in corners] == [True, False, False, False]
         for turns in (1, 2):
