@@ -114,7 +114,8 @@ def unreachable(exc: OSError) -> Lost:
 def login_refused(address: Address) -> Lost:
     """Say that user and password are missing or wrong."""
     if address.user is None:
-        cure = f"give them: {address.scheme}://USER:PASSWORD@{address.host}/..., with @ : / written %40 %3A %2F"
+        where = urlsplit(address.plain).netloc
+        cure = f"give them: {address.scheme}://USER:PASSWORD@{where}/..., with @ : / written %40 %3A %2F"
         return Lost("wants a user name and a password", cure)
     return Lost("refuses this user name and password", "check them; @ : / in them are written %40 %3A %2F")
 

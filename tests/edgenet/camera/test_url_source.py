@@ -122,7 +122,9 @@ def test_a_login_is_used_and_never_shown(camera: MjpegCamera, path: str) -> None
         camera.kill()
         assert watch.trouble()[0].startswith(f"{camera.at(path)}?...: the connection ended")
     camera.start()
-    assert "wants a user name and a password" in refusal(camera.at(path))
+    wanted = refusal(camera.at(path))
+    assert "wants a user name and a password" in wanted
+    assert camera.at("...", "USER:PASSWORD") in wanted  # with its port
     assert "refuses this user name and password" in refusal(camera.at(path, f"{USER}:wrong"))
     address = Address.parse(camera.at(path, login))
     assert quote(PASSWORD, safe="") not in repr(address)
