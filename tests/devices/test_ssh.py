@@ -102,6 +102,8 @@ def test_what_is_no_address(text: str) -> None:
 
 # ---- who does not answer
 
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here: install openssh-client")
+
 
 def test_a_closed_port(shared: Sshd) -> None:
     said = refusal(SshShell(f"{shared.user}@127.0.0.1:{free_port()}", shared.key, "pi", 2), DeviceUnreachable)
@@ -109,6 +111,7 @@ def test_a_closed_port(shared: Sshd) -> None:
     assert f"Try: ssh -i {shared.key} -p " in said
 
 
+@needs_ssh
 def test_a_name_that_nobody_has() -> None:
     said = refusal(SshShell("pi@no-such-device.invalid", options=("-F", "/dev/null")), DeviceUnreachable)
     assert said.endswith("no-such-device.invalid: is it spelt so? Try: ssh pi@no-such-device.invalid true")
@@ -138,6 +141,7 @@ def listener(answer: Callable[[socket.socket], object]) -> Iterator[int]:
                 connection.close()
 
 
+@needs_ssh
 def test_a_host_that_accepts_and_never_answers() -> None:
     with listener(lambda connection: None) as port:
         start = time.monotonic()
@@ -146,12 +150,14 @@ def test_a_host_that_accepts_and_never_answers() -> None:
     assert time.monotonic() - start < 3
 
 
+@needs_ssh
 def test_a_host_that_says_hello_and_no_more() -> None:
     with listener(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")) as port:
         said = refusal(SshShell(f"127.0.0.1:{port}", None, "pi", 1, ("-F", "/dev/null")), DeviceUnreachable)
     assert "no answer from pi in 1 s" in said
 
 
+@needs_ssh
 def test_a_host_that_hangs_up_at_once() -> None:
     with listener(lambda connection: connection.close()) as port:
         said = refusal(SshShell(f"127.0.0.1:{port}", None, "pi", 2, ("-F", "/dev/null")), DeviceUnreachable)

@@ -245,6 +245,8 @@ print(len(said), len(frames_of(Path(sys.argv[1]))[0]), said[0])
 def small_disk(megabytes: int, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command with a disk of its own at /mnt, that nobody else sees; skip where the system does not let us."""
     script = 'mount -t tmpfs -o size="$0"m none /mnt && exec "$@"'
+    if shutil.which("unshare") is None:
+        pytest.skip("for a small disk, unshare is needed: apt install util-linux")
     whole = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(megabytes), *command]
     done = subprocess.run(whole, capture_output=True, text=True, check=False)
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
