@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 from edgenet.endings import when_asked_to_end
@@ -90,14 +91,26 @@ def show(result: RenderableType) -> None:
 
     stream = _results()
     width = None if stream.isatty() else 160
-    Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(result)
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    with console.capture() as drawn:  # by itself it would end the process where nobody reads it
+        console.print(result)
+    _write(drawn.get())
 
 
 def show_json(document: Any) -> None:
     """Print the result as exactly one JSON document."""
+    _write(json_text(document))
+
+
+def _write(text: str) -> None:
+    """Print to stdout. Whoever reads it may have seen enough: the exit code says all the same what came out."""
     stream = _results()
-    stream.write(json_text(document))
-    stream.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())  # for what is left of it
 
 
 def json_text(document: Any) -> str:
@@ -193,7 +206,6 @@ def _results() -> IO[str]:
 def _plain(value: Any) -> Any:
     """Turn what json does not know into what it does."""
     import dataclasses
-    from pathlib import Path
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from edgenet.recorder import Recorder
 from edgenet.results import Kept, Recorded, find, recent
 from edgenet.results_report import recorded_json
 
+from .command_line import PLAIN
 from .conftest import Edgenet
 
 STATE = DeviceState(None, None, None, None, None, None)
@@ -364,6 +367,20 @@ def test_the_verb_exits_3_on_a_regression_alone(edgenet: Edgenet, home: Path, tm
     assert "no difference" in table.out
     faster = edgenet("compare", tmp_path / "b.tflite", tmp_path / "a.tflite")
     assert (faster.code, "faster" in faster.out, "in turns" in faster.out) == (0, True, True)
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_the_gate_counts_though_nobody_reads_the_result(home: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+    """As in `edgenet compare 1 2 --json | head -1` with pipefail."""
+    benchmark({"a.tflite": 5.0, "b.tflite": 5.2}, tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = (*PLAIN, "compare", tmp_path / "a.tflite", tmp_path / "b.tflite", *how)
+    with os.fdopen(writer, "wb") as unread:
+        ran = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 3
+    assert ran.stderr.count("\n") == 1
+    assert "slower by more than 3 %" in ran.stderr
 
 
 def test_the_verb_refuses_what_is_no_evidence(edgenet: Edgenet, home: Path, tmp_path: Path) -> None:
