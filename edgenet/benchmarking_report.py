@@ -131,6 +131,18 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
+def too_few(repetitions: int) -> tuple[str, ...]:
+    """Say what so few repetitions leave open; () where there are enough."""
+    from edgenet.compare import ENOUGH
+
+    if repetitions >= ENOUGH:
+        return ()
+    return (
+        f"--repetitions {repetitions}: too few to know how steady a median is, whatever the verdict: intervals are of "
+        f"95 % from {ENOUGH} on",
+    )
+
+
 def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
     """Say in a line each what a reader of the table should know: why int8 is not faster, why a verdict is not valid."""
     names = short_names(row.latency.path for row in rows)

@@ -37,7 +37,9 @@ def bench(
         typer.Option(help="local, a known device, user@host or android:SERIAL; repeatable."),
     ] = None,
     threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1",
-    repetitions: Annotated[int, typer.Option(help="Fresh starts of each file, interleaved.", min=1)] = 5,
+    repetitions: Annotated[
+        int, typer.Option(help="Fresh starts of each file, interleaved; fewer than 5 prove little.", min=1)
+    ] = 5,
     backend: Annotated[Backend, typer.Option(help="What computes.")] = Backend.cpu,  # noqa: ARG001 - there is one
     runner: Annotated[Runner, typer.Option(help="What times files on this machine.")] = Runner.python,
     profile_ops: Annotated[
@@ -76,7 +78,7 @@ def bench(
             show(table)
     if out is not None:
         _save(document, out)
-    for remark in benchmarking_report.remarks(result.rows):
+    for remark in (*benchmarking_report.too_few(repetitions), *benchmarking_report.remarks(result.rows)):
         warn(remark)
     if result.failures:
         raise DeviceError("; ".join(result.failures))

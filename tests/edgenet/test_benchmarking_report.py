@@ -18,7 +18,7 @@ from devices.profile import Published, find
 from devices.statistics import Ratio
 from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
-from edgenet.benchmarking_report import operators, remarks, row_json, table
+from edgenet.benchmarking_report import operators, remarks, row_json, table, too_few
 from edgenet.gain import Gain
 from tests.devices.scripted import COOL, Board, run
 from tests.devices.tiny_models import tiny_tflite, write
@@ -135,6 +135,12 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         f"{where}2 threads are unusual",
     )
     assert remarks([row(latency, outliers=2)]) == ()  # of 40: as everywhere
+
+
+def test_few_repetitions_are_told_of() -> None:
+    (said,) = too_few(4)
+    assert said.startswith("--repetitions 4: too few")
+    assert too_few(5) == ()
 
 
 def test_devices_that_answer_differently_are_told_of(latency: Latency) -> None:

@@ -289,6 +289,7 @@ def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
     ran = edgenet("bench", made / FILES[2], "--repetitions", 1, "--max-ms", 0.0001)
     assert ran.code == 3
     assert "slower than 0.0001 ms" in ran.err
+    assert "warning: --repetitions 1: too few to know" in ran.err
     assert (
         edgenet("bench", made / FILES[2], "--max-ms", "nan").err
         == "edgenet: --max-ms nan: give milliseconds, such as 20\n"
