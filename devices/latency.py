@@ -8,6 +8,7 @@ the percentiles and for cooling down.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -131,7 +132,7 @@ def measure(
 
     schedule: durations and repetitions (the default takes about 10 s a file and number of threads). bench: the device;
     None: this machine, through Python. seed: of the order and the bootstrap. keep: told of each repetition as it ends.
-    failed: told of a file that a runtime cannot run, which then has no result; without it, that is raised.
+    failed: told of a file that a runtime cannot run, or that changed, which then has no result; else that is raised.
     Raises what the bench raises, and ModelUnreadable before the first timing where a file is plainly no model.
     """
     schedule = schedule or Schedule()
@@ -173,12 +174,20 @@ def _repeat(
         patience.cool(tell)
         tell(case.name)
         timed = patience.ask(lambda: bench.time(case.path, case.threads, schedule), tell)
+        _require_same(case)
         case.facts = timed.facts
         case.repetitions.append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap or patience.gap))
         patience.gap = False
         keep(case.path, case.threads, case.repetitions[-1])
         if not case.repetitions[-1].fault:
             return
+
+
+def _require_same(case: _Case) -> None:
+    """Refuse a file that is another one by now; one that is gone was timed all the same."""
+    with contextlib.suppress(OSError):
+        if sha256(case.path) != case.sha256:
+            raise ModelUnreadable(f"{case.path} was changed while it was being timed: time it again")
 
 
 def _state_after(

@@ -309,6 +309,20 @@ def test_a_file_is_hashed_before_it_is_timed(tmp_path: Path) -> None:
     assert result.sha256 == said
 
 
+def test_a_file_that_is_replaced_while_it_is_timed_has_no_result(tmp_path: Path) -> None:
+    """Its times would stand under the name and the hash of the other one."""
+    file = write(tmp_path, "a.tflite", tiny_tflite())
+    kept: list[int] = []
+
+    def replace(_path: Path, _threads: int, one: Repetition) -> None:
+        kept.append(one.round)
+        write(tmp_path, "a.tflite", tiny_tflite() + b"\0")
+
+    with pytest.raises(ModelUnreadable, match=r"a\.tflite was changed while it was being timed: time it again$"):
+        measure([file], schedule=SHORT, bench=Board([run()] * 3), keep=replace)
+    assert kept == [0]
+
+
 def test_a_speed_up_is_of_rounds_without_a_fault(tmp_path: Path) -> None:
     files = [write(tmp_path, name, tiny_tflite()) for name in ("a.tflite", "b.tflite")]
     hot = run(end=HOT, ms=9)
