@@ -132,6 +132,8 @@ def test_what_stays_throttled_is_reported_as_such(tmp_path: Path) -> None:
         (1_800_000, 1_800_000, "cpufreq-dt", 0x50000, ""),  # since boot: not now
         (1_800_000, 600_000, "cpufreq-dt", 0, "its clock went from 1800 to 600 MHz"),
         (600_000, 1_800_000, "cpufreq-dt", 0, "its clock went from 600 to 1800 MHz"),
+        (1_000_000, 1_080_000, "cpufreq-dt", 0, ""),
+        (1_000_000, 1_120_000, "cpufreq-dt", 0, "its clock went from 1000 to 1120 MHz"),
         (3_000_000, 2_000_000, "intel_pstate", 0, ""),
         (1_500_000, 1_500_000, "cpufreq-dt", 0x50005, "under-voltage, it throttles"),
         (None, 600_000, None, None, ""),
