@@ -18,7 +18,7 @@ from devices.profile import against_published, unusual_threads
 from devices.timing import Schedule as Schedule
 from edgenet import artifact
 from edgenet.gain import Gain as Gain
-from edgenet.gain import gain_of
+from edgenet.gain import gain_of, outside
 
 if TYPE_CHECKING:
     from devices.bench import Bench
@@ -69,6 +69,7 @@ class Row:
         gain: over its float sibling in the same call; None where there is none.
         published: how it compares with what others measured on such a board; "" where it compares well or nobody did.
         threads_note: that so many threads make no sense on such a board; "" where they do, or nobody knows.
+        outside: what runs outside of the delegate, where neither the runtime nor the gain tells; "" where little does.
     """
 
     latency: Latency
@@ -78,6 +79,7 @@ class Row:
     gain: Gain | None
     published: str
     threads_note: str = ""
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,25 +224,34 @@ def benchmark(
     for one in results:
         manifest = manifests[one.path]
         explained = functools.partial(_operators, one, bench, tell)
+        gain = gain_of(one, results, manifests, features, explained)
         rows.append(
             Row(
                 latency=one,
                 precision=manifest.precision if manifest else "",
                 runner=bench.runner if bench else "python",
                 board=bench.info.board if bench and bench.info else "",
-                gain=gain_of(one, results, manifests, features, explained),
+                gain=gain,
                 published=_published(one, manifest, bench),
                 threads_note=unusual_threads(bench.board, one.threads) if bench and bench.board else "",
+                outside="" if gain else _outside(one, manifest, explained),
             )
         )
     return tuple(rows)
 
 
+def _outside(one: Latency, manifest: Manifest | None, operators: Callable[[], Sequence[OperatorTime]]) -> str:
+    """Say what runs outside of a delegate that was offered every operator; float networks have nothing that would."""
+    if one.delegate != "XNNPACK" or one.ops is not None or (manifest and manifest.precision in ("float32", "float16")):
+        return ""
+    return outside(operators(), one.delegate)
+
+
 def _operators(one: Latency, bench: Bench | None, tell: Tell) -> tuple[OperatorTime, ...]:
-    """Time the operators of a file that is hardly faster; () where its runtime counted them, or the device is gone."""
+    """Time the operators of a file; () where its runtime counted them, or the device is gone."""
     if bench is None or bench.runner != "native":
         return ()
-    tell(0, 0, f"{one.path.name}: why it is not faster")
+    tell(0, 0, f"{one.path.name}: where its time goes")
     with contextlib.suppress(DeviceError):
         return bench.profile(one.path, one.threads, EXPLAINED)
     return ()

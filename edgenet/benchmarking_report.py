@@ -57,6 +57,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "gain": dataclasses.asdict(row.gain) if row.gain else None,
         "published": row.published,
         "threads_note": row.threads_note,
+        "outside": row.outside,
     }
 
 
@@ -169,7 +170,7 @@ def _remarks(row: Row) -> list[str]:
         said.append(one.delegate_note)
     if row.gain and row.gain.why:
         said.append(f"{row.gain.ratio.value:.2f}x its float sibling's speed: {row.gain.why}")
-    return [*said, *filter(None, (row.published, row.threads_note))]
+    return [*said, *filter(None, (row.outside, row.published, row.threads_note))]
 
 
 def _disagreements(rows: Sequence[Row], names: Mapping[Path, str]) -> list[str]:

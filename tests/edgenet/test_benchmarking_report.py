@@ -123,6 +123,7 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         gain=Gain(Ratio(0.9, 0.8, 1.0), "stayed float: ADD"),
         published="3.1x the published 24 ms",
         threads_note="2 threads are unusual",
+        outside="outside of XNNPACK run ADD 30% of its time",
     )
     where = "a.tflite on board, 2 threads: "
     assert remarks([told, told]) == (
@@ -131,6 +132,7 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         f"{where}30 of 40 runs lie far from the rest; they are counted in",
         f"{where}XNNPACK refuses it",
         f"{where}0.90x its float sibling's speed: stayed float: ADD",
+        f"{where}outside of XNNPACK run ADD 30% of its time",
         f"{where}3.1x the published 24 ms",
         f"{where}2 threads are unusual",
     )

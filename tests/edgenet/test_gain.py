@@ -95,7 +95,8 @@ def test_operators_outside_of_the_delegate_are_found_where_they_run(
     monkeypatch.setenv("EDGENET_CACHE_HOME", str(tmp_path / "cache"))
     file = write(tmp_path, "bare.tflite", tiny_tflite(bare=True))  # XNNPACK takes none of its operators
     with open_bench(registry.LOCAL, native=True) as bench:
-        said = outside(bench.profile(file, 1, EXPLAINED), "XNNPACK")
+        (row,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=bench)
+        said = row.outside
         none = outside(bench.profile(INT8, 1, EXPLAINED), "XNNPACK")
     assert re.fullmatch(r"outside of XNNPACK run \w+ \d+%, \w+ \d+% of its time", said)
     shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", said)}
@@ -136,6 +137,16 @@ def test_operators_are_timed_only_where_there_is_something_to_explain() -> None:
     assert none is None
     assert (gain.ratio.value, slow.profiled) == (1.0, [INT8.name])
     assert gain.why == "outside of XNNPACK run HARD_SWISH 18%, ADD 2% of its time"
+
+
+def test_what_runs_outside_of_the_delegate_is_told_where_no_float_sibling_shows_it() -> None:
+    alone, float_alone = Pair(1.0, TAKEN + FALLEN), Pair(1.0, TAKEN + FALLEN)
+    (row,) = benchmark([INT8], (1,), ONCE, lambda *_: None, bench=alone)
+    assert row.outside == "outside of XNNPACK run HARD_SWISH 18%, ADD 2% of its time"
+    (row,) = benchmark([FLOAT32], (1,), ONCE, lambda *_: None, bench=float_alone)
+    assert (row.outside, float_alone.profiled) == ("", [])
+    _, row = benchmark([FLOAT32, INT8], (1,), ONCE, lambda *_: None, bench=Pair(1.0, TAKEN + FALLEN))
+    assert (row.outside, bool(row.gain.why)) == ("", True)
 
 
 def test_a_profile_that_fails_costs_no_row() -> None:
