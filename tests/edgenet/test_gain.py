@@ -132,6 +132,8 @@ def test_operators_are_timed_only_where_there_is_something_to_explain() -> None:
     fast = Pair(0.5, TAKEN + FALLEN)
     _, gain = gains(fast)
     assert (gain.ratio.value, gain.why, fast.profiled) == (2.0, "", [])
+    _, gain = gains(Pair(1 / 1.07))
+    assert gain.why == ""  # from 5 % on
     slow = Pair(1.0, TAKEN + FALLEN)
     none, gain = gains(slow)
     assert none is None
