@@ -233,7 +233,7 @@ def benchmark(
                 board=bench.info.board if bench and bench.info else "",
                 gain=gain,
                 published=_published(one, manifest, bench),
-                threads_note=unusual_threads(bench.board, one.threads) if bench and bench.board else "",
+                threads_note=_threads_note(one.threads, bench),
                 outside="" if gain else _outside(one, manifest, explained),
             )
         )
@@ -255,6 +255,14 @@ def _operators(one: Latency, bench: Bench | None, tell: Tell) -> tuple[OperatorT
     with contextlib.suppress(DeviceError):
         return bench.profile(one.path, one.threads, EXPLAINED)
     return ()
+
+
+def _threads_note(threads: int, bench: Bench | None) -> str:
+    """Say so where a number of threads makes no sense: what the device tells goes before what is known of its kind."""
+    processors = sum(len(cluster.cpus) for cluster in bench.info.clusters) if bench and bench.info else 0
+    if 0 < processors < threads:
+        return f"{threads} threads are more than its {processors} processors: they wait for each other"
+    return unusual_threads(bench.board, threads) if bench and bench.board else ""
 
 
 def _manifest(path: Path) -> Manifest | None:

@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from devices.device import probe
 from devices.latency import Latency, measure
+from devices.local import LocalShell
 from devices.native import OperatorTime
 from devices.profile import Published, find
 from devices.statistics import Ratio
@@ -20,6 +22,7 @@ from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
 from edgenet.benchmarking_report import operators, remarks, row_json, table, too_few
 from edgenet.gain import Gain
+from tests.devices.boards import pi4
 from tests.devices.scripted import COOL, Board, run
 from tests.devices.tiny_models import tiny_tflite, write
 
@@ -175,6 +178,20 @@ def test_the_samples_of_a_document_are_those_that_count_and_its_repetitions_all(
     document = row_json(one)
     assert document["samples_ns"] == [1_000_000] * 20 + [2_000_000] * 20
     assert [each.run.samples_ns[0] for each in document["repetitions"]] == [1_000_000, 9_000_000, 2_000_000]
+
+
+def test_threads_without_a_processor_are_told_of(tmp_path: Path) -> None:
+    class Probed(Board):
+        board = find("x86-64")  # where 4 threads make sense
+        info = probe(LocalShell(tmp_path), root=str(pi4(tmp_path / "root")))  # 4 processors
+
+    once = dataclasses.replace(ONCE, repetitions=1)
+    rows = benchmark([INT8], (3, 4, 5), once, lambda *_: None, bench=Probed([run()] * 3))
+    assert [row.threads_note for row in rows] == [
+        "3 threads are unusual on x86-64 computer: 1, 2, 4 or 8 make sense",
+        "",
+        "5 threads are more than its 4 processors: they wait for each other",
+    ]
 
 
 def test_a_latency_is_held_against_what_was_published_for_its_board(
