@@ -147,7 +147,9 @@ def _compared(base: Recorded, new: Recorded, tolerance: float) -> Comparison:
     remarks = _remarks(base, new)
     found = _ratio(ours, theirs, paired)
     if enough < ENOUGH:
-        why = f"{_named(new)}: {enough} repetitions are too few for an interval: --repetitions {ENOUGH} or more"
+        few = base if len(ours) < len(theirs) else new
+        said = f"{enough} repetition{'s are' if enough > 1 else ' is'} too few for an interval"
+        why = f"{_named(few)}: {said}: --repetitions {ENOUGH} or more"
         return Comparison(base, new, found.value, None, paired, "cannot tell", why, (*remarks, why))
     answer = judge((found.low, found.high), tolerance)
     why = ""

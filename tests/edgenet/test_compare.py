@@ -153,10 +153,15 @@ def test_what_an_interval_means(interval: tuple[float, float], answer: str) -> N
 
 
 def test_few_repetitions_claim_nothing() -> None:
-    (row,) = compare([recorded([10.0] * 4)], [recorded([99.0] * 15)], 0.03).rows
+    thin, thick = recorded([10.0] * 4, id=7), recorded([99.0] * 15, id=8)
+    (row,) = compare([thin], [thick], 0.03).rows
     assert (row.answer, row.interval) == ("cannot tell", None)
     assert row.ratio == pytest.approx(9.9)
     assert "4 repetitions are too few" in row.why
+    for pair in ((thin, thick), (thick, thin)):
+        assert compare(pair[:1], pair[1:], 0.03).rows[0].why.startswith("7: model.tflite on pi4")
+    (row,) = compare([thick], [recorded([10.0])], 0.03).rows
+    assert "1 repetition is too few" in row.why
 
 
 def test_a_throttled_result_is_no_evidence() -> None:
