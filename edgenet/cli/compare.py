@@ -21,7 +21,7 @@ def compare(
     threads: Annotated[int | None, typer.Option(help="Only results with this number of threads.", min=1)] = None,
     json: options.Json = False,
 ) -> None:
-    """Say whether NEW is faster or slower than BASE, or no different; exit 3 where it is slower."""
+    """Say whether NEW is faster or slower than BASE, or neither; exit 3 where it is slower, 0 where nobody can tell."""
     from edgenet import compare as comparing
     from edgenet import results_report
     from edgenet.results import find
