@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from edgenet.figures import figure
 from edgenet.short_names import short_names
 
 if TYPE_CHECKING:
@@ -118,14 +119,14 @@ def table(rows: Sequence[Row]) -> Table:
             *((one.device,) if first else ()),
             names[one.path],
             str(one.threads),
-            f"{one.median_ms:.2f} ms",
-            f"{one.ci95_ms[0]:.2f} .. {one.ci95_ms[1]:.2f}" if one.ci95_ms else "",
-            f"{one.p90_ms:.2f} ms",
-            f"{one.p99_ms:.2f} ms",
+            f"{figure(one.median_ms)} ms",
+            f"{figure(one.ci95_ms[0])} .. {figure(one.ci95_ms[1])}" if one.ci95_ms else "",
+            f"{figure(one.p90_ms)} ms",
+            f"{figure(one.p99_ms)} ms",
             f"{one.cold_start_ms:.0f} ms",
             f"{one.peak_rss_bytes / 1e6:.0f} MB",
             f"{one.file_bytes / 1e6:.2f} MB",
-            f"{row.gain.ratio.value:.2f}x" if row.gain else "",
+            f"{figure(row.gain.ratio.value)}x" if row.gain else "",
             (one.delegate or one.runtime) + delegated,
             Text(one.verdict, style=_COLOURS[one.verdict]),
         )
@@ -169,7 +170,7 @@ def _remarks(row: Row) -> list[str]:
     if one.delegate_note:
         said.append(one.delegate_note)
     if row.gain and row.gain.why:
-        said.append(f"{row.gain.ratio.value:.2f}x its float sibling's speed: {row.gain.why}")
+        said.append(f"{figure(row.gain.ratio.value)}x its float sibling's speed: {row.gain.why}")
     return [*said, *filter(None, (row.outside, row.published, row.threads_note))]
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgenet import benchmarking_report, layers
+from edgenet.figures import figure
 from edgenet.short_names import short_names
 from edgenet.spec import ModelSpec
 
@@ -271,8 +272,8 @@ def demo_table(result: Demo) -> Table:
             f"{row.accuracy.top1:.2%}",
             f"{a.top1_agreement:.1%}",
             _decibels(a.sqnr_db),
-            f"{row.speed.latency.median_ms:.2f} ms",
-            "1.00x" if manifest.precision == "float32" else f"{gain.ratio.value:.2f}x" if gain else "",
+            f"{figure(row.speed.latency.median_ms)} ms",
+            "1.00x" if manifest.precision == "float32" else f"{figure(gain.ratio.value)}x" if gain else "",
             _verdict(row.verification.verdict),
         )
     return table

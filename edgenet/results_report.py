@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from edgenet.figures import figure
+
 if TYPE_CHECKING:
     from edgenet.compare import Outcome
     from edgenet.results import Recorded
@@ -49,8 +51,8 @@ def recorded_table(found: Sequence[Recorded]) -> Table:
             one.file,
             one.precision,
             str(one.threads),
-            f"{one.median_ms:.2f} ms",
-            f"{one.ci95[0]:.2f} .. {one.ci95[1]:.2f}" if one.ci95 else "",
+            f"{figure(one.median_ms)} ms",
+            f"{figure(one.ci95[0])} .. {figure(one.ci95[1])}" if one.ci95 else "",
             _coloured(one.verdict),
         )
     return table
@@ -88,8 +90,8 @@ def outcome_table(outcome: Outcome) -> Table:
             row.new.file,
             row.base.device,
             str(row.base.threads),
-            f"{row.base.median_ms:.2f} ms",
-            f"{row.new.median_ms:.2f} ms",
+            f"{figure(row.base.median_ms)} ms",
+            f"{figure(row.new.median_ms)} ms",
             "" if row.ratio is None else f"{row.ratio:.3f}",
             f"{row.interval[0]:.3f} .. {row.interval[1]:.3f}" if row.interval else "",
             "in turns" if row.paired else "apart",

@@ -104,4 +104,4 @@ def _save(document: dict[str, Any], folder: Path) -> None:
 
 def _named(row: Row) -> str:
     one = row.latency
-    return f"{one.path.name} {one.median_ms:.2f} ms ({one.threads} threads on {one.device})"
+    return f"{one.path.name} {one.median_ms:.3f} ms ({one.threads} thread{'s' * (one.threads > 1)} on {one.device})"

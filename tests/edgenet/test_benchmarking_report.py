@@ -84,6 +84,14 @@ def test_every_figure_has_a_column_of_its_own(latency: Latency) -> None:
     assert cells(table([local])) == [head[1:], second[1:]]  # nobody needs to be told that it is this machine
 
 
+def test_what_is_smaller_than_a_tenth_is_no_zero(latency: Latency) -> None:
+    tiny = row(latency, median_ms=0.0312, ci95_ms=(0.00304, 0.0996), p90_ms=0.1, delegate="none")
+    slow = dataclasses.replace(tiny, gain=Gain(Ratio(0.0044, 0.004, 0.005), "no fast kernels"))
+    (_, shown) = cells(table([slow]))
+    assert [shown[at] for at in (3, 4, 5, 10)] == ["0.031 ms", "0.003 .. 0.1", "0.10 ms", "0.0044x"]
+    assert "0.0044x its float sibling's speed" in remarks([slow])[0]
+
+
 def test_the_operators_that_take_longest_come_first_with_their_shares_of_the_whole() -> None:
     few = (
         OperatorTime("ADD", 254.0, 5, ""),
@@ -139,7 +147,10 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         f"{where}3.1x the published 24 ms",
         f"{where}2 threads are unusual",
     )
-    assert remarks([row(latency, outliers=2)]) == ()  # of 40: as everywhere
+    assert remarks([row(latency, outliers=4)]) == ()  # of 40: as everywhere
+    assert remarks([row(latency, outliers=5)]) == (
+        "a.tflite on board, 1 thread: 5 of 40 runs lie far from the rest; they are counted in",
+    )
 
 
 def test_few_repetitions_are_told_of() -> None:

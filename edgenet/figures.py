@@ -1,0 +1,8 @@
+"""How a table writes a time or a ratio."""
+
+from __future__ import annotations
+
+
+def figure(value: float) -> str:
+    """Write two decimals, and of what is smaller than a tenth its first two digits."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
