@@ -10,8 +10,10 @@ from devices.timing import Run
 CLOCK_DRIFT = 0.1
 """Change of the clock during a repetition, as a share, that makes it invalid."""
 
-BY_ITSELF = ("pstate", "intel_cpufreq")
-"""Clock drivers of processors that change the clock all the time by themselves; it then says nothing."""
+BY_ITSELF = ("pstate", "intel_cpufreq", "acpi-cpufreq", "cppc_cpufreq")
+"""Clock drivers of processors that change the clock all the time by themselves, or each its own, as acpi-cpufreq and
+cppc_cpufreq do: that of the first then says nothing of the one that a model runs on.
+"""
 
 _SINCE_BOOT = 16  # a throttle bit shifted so far left: that held since the board was started
 
