@@ -95,6 +95,8 @@ def test_the_token_in_the_address_is_a_cookie_from_then_on(guarded: WebView) -> 
     assert cookie == f"edgenet_{guarded.port}={TOKEN}"  # cookies do not tell ports apart: their names do
     for path in ("", "page/page.js", "config.json"):
         assert get(at(guarded, path), {"Cookie": f"other=1; {cookie}"})[0] == 200
+    for beside in ('other={"a": 1}', "other=a b", "other"):  # another server's on this host, as browsers take them
+        assert get(at(guarded, "healthz"), {"Cookie": f"{beside}; {cookie}"})[0] == 200
     guarded.show(update(0, plain(0, 0, 0)))
     for address, more in ((f"ws?token={TOKEN}", {}), ("ws", {"Cookie": cookie})):
         with connect(at(guarded, address, "ws"), additional_headers=more) as viewer:
