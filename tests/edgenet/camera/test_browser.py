@@ -423,6 +423,26 @@ def test_in_the_page_one_loop_runs_however_often_it_is_started_and_a_stalled_cam
             assert page.complaints == []
 
 
+def test_a_slow_model_in_the_page_makes_its_camera_no_faster(chrome: Any) -> None:
+    slow = """async () => {
+        const { Classifier } = await import("/page/classifier.js");
+        const run = Classifier.prototype.run;
+        Classifier.prototype.run = async function (pixels) {
+            await new Promise((resolve) => setTimeout(resolve, 1100));
+            return run.call(this, pixels);
+        };
+    }"""
+    with serving() as view:
+        view.in_page.use(default_model())
+        with opened(chrome, view.url) as page:
+            page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            page.evaluate(f"() => {{ {CANVAS_CAMERA} }}")
+            page.evaluate(slow)
+            page.click("#camera")
+            page.until("parseFloat(document.querySelector('#figures dd')?.textContent) > 0")
+            assert float(figures(page)["camera rate"].split()[0]) < 15  # it gives 10
+
+
 def test_the_other_camera_is_the_next_one_where_cameras_look_nowhere(play: Any) -> None:
     with (
         browser(play, cameras=2) as two,

@@ -126,12 +126,12 @@ async function classifyHere(config) {
         await answer();
         continue;
       }
-      for (let count = 0; count <= skipped; count++) came.add(0);
       const began = performance.now();
       turned = held.rotate;
       camera.draw(canvas, context, turned, SIDE);
       draws.add(performance.now() - began);
       await answer();
+      came.add(0, 1 + skipped);
       ages.add(performance.now() - taken);
       showFigures({
         "camera rate": fps(came.perSecond),

@@ -98,8 +98,9 @@ export function toast(text) {
 export class Recent {
   #values = [];
 
-  add(value) {
-    this.#values.push([performance.now(), value]);
+  /** count: how many it stands for, of which the others have no value. */
+  add(value, count = 1) {
+    this.#values.push([performance.now(), value, count]);
     this.#forget();
   }
 
@@ -116,8 +117,9 @@ export class Recent {
 
   get perSecond() {
     this.#forget();
-    if (this.#values.length < 2) return 0;
-    return ((this.#values.length - 1) * 1000) / (this.#values.at(-1)[0] - this.#values[0][0]);
+    const [first, ...later] = this.#values;
+    if (!later.length) return 0;
+    return (later.reduce((sum, [, , count]) => sum + count, 0) * 1000) / (later.at(-1)[0] - first[0]);
   }
 
   #forget() {
