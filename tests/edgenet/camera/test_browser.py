@@ -887,3 +887,24 @@ def test_what_this_frame_alone_says_is_named_where_it_is_not_on_top(chrome: Any)
         view.show(update(1, plain(0, 0, 0), label="tench"))
         page.until(f"{SHOWN} === 'tench'")
         assert page.evaluate(alone) == ""
+
+
+def test_what_is_held_in_a_pause_is_seen_anew_without_what_was_before(chrome: Any) -> None:
+    corner_is_red = """async () => {
+        const { Classifier } = await import("/page/classifier.js");
+        Classifier.prototype.run = async ([red]) => Float32Array.from(red > 100 ? [1, 0] : [0, 1]);
+    }"""
+    with serving() as view:
+        view.in_page.use(default_model())
+        view.in_page.labels, view.in_page.smooth_s = ("as it was", "turned"), 60.0
+        with opened(chrome, view.url) as page:
+            page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            page.evaluate(f"() => {{ {CORNER_CAMERA} }}")
+            page.evaluate(corner_is_red)
+            page.click("#camera")
+            page.until(f"{SHOWN} === 'as it was'")
+            page.keyboard.press(" ")
+            page.keyboard.press("r")
+            page.until(f"{SHOWN} === 'turned'", 5)
+            page.keyboard.press(" ")
+            assert page.complaints == []

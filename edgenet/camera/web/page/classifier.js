@@ -30,9 +30,8 @@ export class Classifier {
     this.config = config;
     this.model = model;
     [, this.height, this.width] = shape;
-    this.average = null;
     this.answered = 0;
-    this.leader = -1;
+    this.forget();
     this.logits = false; // once it has shown any, it is taken to answer logits
   }
 
@@ -70,6 +69,12 @@ export class Classifier {
     const powers = scores.map((score) => Math.exp(score - most));
     const all = powers.reduce((a, b) => a + b);
     return powers.map((power) => power / all);
+  }
+
+  /** Forget what was: the next answer is averaged with none before. */
+  forget() {
+    this.average = null;
+    this.leader = -1;
   }
 
   /** Average over time, and keep the label on top until another is clearly ahead: as the server does it. */

@@ -123,6 +123,7 @@ async function classifyHere(config) {
         if (turned === held.rotate || !$("empty").hidden) continue;
         turn(canvas, context, held.rotate - turned); // the same picture, seen anew
         turned = held.rotate;
+        classifier.forget();
         await answer();
         continue;
       }
