@@ -18,6 +18,7 @@ import pytest
 
 from devices.model_process import ModelProcess
 from edgenet import artifact
+from edgenet.camera.browser_source import FrameInbox
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls, Update
 from edgenet.camera.smoothing import Smoother
@@ -155,14 +156,21 @@ def long_figures() -> Update:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out_on_screens_of_any_width(chrome: Any, tmp_path: Path, scheme: str) -> None:
-    with serving() as view:
-        view.show(long_figures())
-        for width, height in ((320, 568), (390, 844), (820, 1180), (1280, 720)):
+    covered = """["banner", "camera"].filter((id) => {
+        const { left, right, top, bottom } = document.getElementById(id).getBoundingClientRect();
+        return document.elementFromPoint((left + right) / 2, (top + bottom) / 2)?.id !== id;
+    })"""
+    with serving(inbox=FrameInbox()) as view:
+        shown = long_figures()
+        trouble = "the browser's camera is gone: start it again on its page"
+        view.show(replace(shown, stats=replace(shown.stats, trouble=trouble)))
+        for width, height in ((320, 568), (390, 844), (820, 1180), (667, 375), (1280, 720)):
             size = {"width": width, "height": height}
             with opened(chrome, view.url, viewport=size, color_scheme=scheme) as page:
                 page.until("document.getElementById('figures').textContent.includes('1105 / 2139 ms')")
                 page.screenshot(path=str(tmp_path / f"{width}.png"))
                 assert page.evaluate(STICKS_OUT) == []
+                assert page.evaluate(covered) == []
                 assert (
                     page.evaluate("document.querySelector('.buttons').getBoundingClientRect().height") < 80
                 )  # one row
