@@ -49,10 +49,15 @@ class InPage:
     _version: tuple[int, int] | None = field(default=None, init=False)
 
     def use(self, file: Path, known: Artifact | None = None) -> None:
-        """Take a file. Raises UsageError where no browser runs its kind."""
+        """Take a file. Raises UsageError where no browser runs its kind, or the page does not give what it takes."""
         if file.suffix.lower() != ".tflite":
             raise UsageError(f"{file}: a browser runs .tflite alone; give the .tflite of this model")
-        self.file, self.known, self._version = file, known or _read(file), _version(file)
+        known = known or _read(file)
+        if known and known.manifest.input.dtype != "uint8":
+            raise UsageError(
+                f"{file} takes {known.manifest.input.dtype}, and the page gives uint8: give a file made by edgenet"
+            )
+        self.file, self.known, self._version = file, known, _version(file)
 
     @property
     def changed(self) -> bool:

@@ -676,6 +676,27 @@ def scores_in_page(page: Any, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.flo
     return np.array(page.evaluate(script, base64.b64encode(pixels.tobytes()).decode()), np.float32)
 
 
+def test_a_file_that_the_page_cannot_feed_is_said_in_plain_words(chrome: Any) -> None:
+    script = """async (inputs) => {
+        const { Classifier } = await import("/page/classifier.js");
+        return inputs.map((input) => {
+            try {
+                return String(new Classifier({}, { getInputDetails: () => [input] }).height);
+            } catch ({ message }) {
+                return message;
+            }
+        });
+    }"""
+    refused = [("float32", [1, 64, 96, 3]), ("uint8", [-1, 64, 96, 3]), ("uint8", [1, 3, 64, 96]), ("uint8", [1, 64])]
+    inputs = [{"dtype": dtype, "shape": shape} for dtype, shape in [*refused, ("uint8", [1, 64, 96, 3])]]
+    with serving() as view, opened(chrome, f"{view.url}healthz") as page:
+        *words, height = page.evaluate(script, inputs)
+    assert height == "64"
+    for (dtype, shape), said in zip(refused, words, strict=True):
+        takes = f"{dtype} [{','.join(map(str, shape))}]"
+        assert said == f"it takes {takes}, and the page gives uint8 [1,height,width,3]; use a file made by edgenet"
+
+
 def test_a_foreign_files_logits_become_probabilities_in_the_page_as_they_do_here(chrome: Any) -> None:
     script = """async ([config, frames]) => {
         const { Classifier } = await import("/page/classifier.js");

@@ -22,6 +22,7 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from edgenet import artifact
 from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
@@ -436,6 +437,11 @@ def test_a_model_for_the_page_is_served_with_what_the_page_must_know(view: WebVi
     assert json.loads(get(f"{view.url}config.json")[2])["model"]["labels"] == ["mine"]
     with pytest.raises(UsageError, match=r"\.tflite alone"):
         view.in_page.use(file.with_suffix(".onnx"))
+    known = artifact.load(file)
+    assert known is not None
+    floats = replace(known.manifest, input=replace(known.manifest.input, dtype="float32"))
+    with pytest.raises(UsageError, match=r"takes float32, and the page gives uint8"):
+        view.in_page.use(file, replace(known, manifest=floats))
 
 
 def test_a_model_that_has_changed_is_not_served_with_what_was_known_of_the_other(view: WebView, tmp_path: Path) -> None:

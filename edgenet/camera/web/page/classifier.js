@@ -24,8 +24,8 @@ export class Classifier {
 
   constructor(config, model) {
     const [{ dtype, shape }] = model.getInputDetails();
-    if (dtype !== "uint8" || shape.length !== 4 || shape[3] !== 3) {
-      throw new Error(`it takes ${dtype} [${shape}], and the page gives uint8 pixels; use a file made by edgenet`);
+    if (dtype !== "uint8" || shape.length !== 4 || shape[0] !== 1 || shape[3] !== 3) {
+      throw new Error(`it takes ${dtype} [${shape}], and the page gives uint8 [1,height,width,3]; use a file made by edgenet`);
     }
     this.config = config;
     this.model = model;
