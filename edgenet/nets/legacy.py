@@ -176,16 +176,22 @@ def _operation(path: Path, item: dict[str, Json]) -> None:
     function, name = inner["function"], inner["name"]
     source, node, tensor, arguments = nodes[0]
     other = arguments.get("y")
-    item["config"] = {"name": name, "dtype": inner.get("dtype", "float32")}
+    turned = source == "_CONSTANT_VALUE" and isinstance(other, list)  # `2 * x`: the number comes first
+    if turned:
+        (source, node, tensor), other = other[:3], tensor
+    # Only layers say whether they are trainable: without it, Add would be taken for Keras 3's operation of this name.
+    item["config"] = {"name": name, "trainable": True, "dtype": inner.get("dtype", "float32")}
     item["inbound_nodes"] = [[[source, node, tensor, {}]]]
     number = isinstance(other, (int, float)) and len(nodes) == 1
-    if number and function in _SCALE:
+    if number and function in _SCALE and not (turned and _SCALE[function] < 0):
         item["class_name"] = "Rescaling"
         item["config"] |= {"scale": float(other) ** _SCALE[function], "offset": 0.0}
     elif number and function in _SHIFT:
         item["class_name"] = "Rescaling"
-        item["config"] |= {"scale": 1.0, "offset": float(other) * _SHIFT[function]}
-    elif isinstance(other, list) and function in _MERGE and len(nodes) == 1:
+        sign = _SHIFT[function]
+        scale, offset = (float(sign), float(other)) if turned else (1.0, float(other) * sign)
+        item["config"] |= {"scale": scale, "offset": offset}
+    elif isinstance(other, list) and isinstance(other[0], str) and function in _MERGE and len(nodes) == 1:
         item["class_name"] = _MERGE[function]
         item["inbound_nodes"] = [[[source, node, tensor, {}], [*other[:3], {}]]]
     else:

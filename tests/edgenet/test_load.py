@@ -192,6 +192,41 @@ def test_a_keras_2_file_with_all_its_traps(tmp_path: Path) -> None:
     assert (affine.scale, affine.offset) == (pytest.approx(1 / 127.5), -1.0)
 
 
+def test_arithmetic_in_a_keras_2_file_is_what_it_was(tmp_path: Path) -> None:
+    """Each operation that such files name, with a number; a product and a sum of two tensors; the number first."""
+    with_numbers = (
+        *(("math.multiply", 3.0), ("__operators__.mul", 0.5), ("math.truediv", 4.0), ("math.divide", 0.7)),
+        *(("__operators__.truediv", 5.0), ("math.add", 11.0), ("__operators__.add", 2.0), ("math.subtract", 6.0)),
+        *(("__operators__.sub", 0.3), ("math.multiply", ["input", 0, 0]), ("__operators__.add", ["input", 0, 0])),
+    )
+    turned = (("math.subtract", 9.0), ("math.multiply", 0.25), ("__operators__.add", 7.0))
+    image = {"batch_input_shape": [None, 32, 32, 3], "dtype": "float32"}
+    steps, last = [layer2("InputLayer", "input", [], **image)], "input"
+    for number, (function, other) in enumerate(with_numbers):
+        step = layer2("TFOpLambda", f"step{number}", [], function=function)
+        step["inbound_nodes"], last = [[last, 0, 0, {"y": other, "name": None}]], f"step{number}"
+        steps.append(step)
+    for number, (function, first) in enumerate(turned):
+        step = layer2("TFOpLambda", f"turned{number}", [], function=function)
+        step["inbound_nodes"] = [["_CONSTANT_VALUE", -1, first, {"y": [last, 0, 0], "name": None}]]
+        last = f"turned{number}"
+        steps.append(step)
+    steps += [layer2("GlobalAveragePooling2D", "pool", [(last, 0)]), layer2("Dense", "head", [("pool", 0)], units=3)]
+    config = {"name": "model", "layers": steps, "input_layers": [["input", 0, 0]], "output_layers": [["head", 0, 0]]}
+    head = [("head/kernel:0", np.eye(3, dtype=np.float32)), ("head/bias:0", np.zeros(3, np.float32))]
+    keras2(tmp_path / "old.h5", keras.Model(), {"class_name": "Functional", "config": config}, {"head": head})
+    x = RAW.astype(np.float64)
+    expected = ((9 - ((x * 3 * 0.5 / 4 / 0.7 / 5 + 11 + 2 - 6 - 0.3) * x + x)) * 0.25 + 7).mean(axis=(1, 2))
+    np.testing.assert_allclose(load_model(tmp_path / "old.h5").predict(RAW, verbose=0), expected, rtol=1e-4)
+    for function, *node in (
+        ("math.truediv", "_CONSTANT_VALUE", -1, 2.0, {"y": ["input", 0, 0]}),
+        ("math.multiply", "input", 0, 0, {"y": [0.5, 0.25, 0.125]}),
+    ):
+        step["config"]["function"], step["inbound_nodes"] = function, [node]
+        keras2(tmp_path / "odd.h5", keras.Model(), {"class_name": "Functional", "config": config}, {"head": head})
+        assert f"is the TensorFlow operation tf.{function}, which Keras 3" in refused(tmp_path / "odd.h5")
+
+
 def test_teachable_machine(data: Path) -> None:
     path = data / "foreign" / "teachable_machine" / "keras_model.h5"
     model = load_model(path)
