@@ -191,11 +191,17 @@ def test_a_regression_beside_a_throttled_result_is_still_one() -> None:
 
 def test_what_a_reader_should_know_is_said() -> None:
     base = recorded(noisy(10, 0.001, 1), verdict="unstable", why="the median is only known to +-4 %", runner="python")
-    new = recorded(noisy(10, 0.001, 2), verdict="unfinished", complete=False, runner="native", runtime="LiteRT 2")
+    new = recorded(noisy(10, 0.001, 2), id=2, verdict="unfinished", complete=False, runner="native", runtime="LiteRT 2")
     remarks = "\n".join(compare([base], [new], 0.03).remarks)
-    assert "is unstable: the median is only known to +-4 %" in remarks
-    assert "not complete; it has 15 repetitions" in remarks
+    assert "1: model.tflite on pi4, 1 thread is unstable: the median is only known to +-4 %" in remarks
+    assert "2: model.tflite on pi4, 1 thread: its benchmark is not complete; it has 15 repetitions" in remarks
     assert "timed by the native runner, and by the python one before" in remarks
+    assert "LiteRT 2" not in remarks  # before, nobody knows
+    known = [recorded(noisy(10, 0.001, 1), runner="native", runtime=f"LiteRT {number}") for number in (1, 2)]
+    assert compare(known[:1], known[1:], 0.03).remarks == (
+        "1: model.tflite on pi4, 1 thread: LiteRT 2, and LiteRT 1 before",
+    )
+    assert compare(known[:1], known[:1], 0.03).remarks == ()
 
 
 def test_results_are_matched_by_device_threads_and_of_several_files_by_name() -> None:
