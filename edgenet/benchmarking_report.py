@@ -91,9 +91,12 @@ def operators(profile: Profile) -> Table:
 def table(rows: Sequence[Row]) -> Table:
     """Draw how fast files run: one row for each file, device and number of threads."""
     devices = {row.latency.device for row in rows}
-    shown = Table(
-        caption="median of interleaved fresh starts; 95 % interval by bootstrap; cold start: load + first run"
-    )
+    caption = "median of interleaved fresh starts; 95 % interval by bootstrap; cold start: load + first run"
+    if any(row.runner == "python" for row in rows):
+        caption += "; memory on this machine: Python's included"
+    if any(row.gain for row in rows):
+        caption += "; gain: over the float32 file of the same network"
+    shown = Table(caption=caption)
     first = ("device",) if devices != {"local"} else ()
     for column in (
         *first,

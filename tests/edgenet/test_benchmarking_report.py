@@ -82,6 +82,10 @@ def test_every_figure_has_a_column_of_its_own(latency: Latency) -> None:
         *("2 ms", "1 MB", "0.12 MB", "", "LiteRT 2.3.0", "valid"),
     ]
     assert cells(table([local])) == [head[1:], second[1:]]  # nobody needs to be told that it is this machine
+    assert str(table([local]).caption).endswith("cold start: load + first run")
+    assert str(table([pi]).caption).endswith("; gain: over the float32 file of the same network")
+    python = dataclasses.replace(local, runner="python")
+    assert str(table([python]).caption).endswith("; memory on this machine: Python's included")
 
 
 def test_what_is_smaller_than_a_tenth_is_no_zero(latency: Latency) -> None:
