@@ -171,12 +171,12 @@ def _repeat(
 ) -> None:
     """Time one repetition; one during which the device throttled is tried again."""
     for _ in range(1 + RETRIES):
-        patience.cool(tell)
+        hot = not patience.cool(tell)
         tell(case.name)
         timed = patience.ask(lambda: bench.time(case.path, case.threads, schedule), tell)
         _require_same(case)
         case.facts = timed.facts
-        case.repetitions.append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap or patience.gap))
+        case.repetitions.append(Repetition(turn, timed.run, fault(timed.run), timed.after_gap or patience.gap, hot))
         patience.gap = False
         keep(case.path, case.threads, case.repetitions[-1])
         if not case.repetitions[-1].fault:

@@ -35,16 +35,22 @@ class Patience:
         self._above_c, self._left_s = rule.above_idle_c, rule.max_s
         self.gap = False
 
-    def cool(self, tell: Tell) -> None:
-        """Wait until the device has cooled down, as long as its rule allows; raises what asking it raises."""
-        while self._idle_c is not None and self._left_s > 0:
+    def cool(self, tell: Tell) -> bool:
+        """Wait until the device has cooled down, as long as its rule allows; False where it has not.
+
+        Raises what asking it raises.
+        """
+        while self._idle_c is not None:
             began = time.monotonic()
             now_c = self.ask(self._bench.state, tell).temperature_c
             if now_c is None or now_c <= self._idle_c + self._above_c:
-                return
+                break
+            if self._left_s <= 0:
+                return False
             tell(f"cool down: {now_c:.0f} °C, idle was {self._idle_c:.0f} °C")
             time.sleep(TRY_EVERY_S)
             self._left_s -= time.monotonic() - began
+        return True
 
     def ask(self, question: Callable[[], T], tell: Tell) -> T:
         """Put a question to the device; where it is lost, or away, wait until it is back and put it again.

@@ -27,12 +27,14 @@ class Repetition:
         run: every sample, and the device's state around them.
         fault: why it does not count, "" where it does.
         after_gap: the device was lost before it, and came back.
+        hot: the device had not cooled down before it, as long as it was waited for.
     """
 
     round: int
     run: Run
     fault: str
     after_gap: bool
+    hot: bool = False
 
 
 def fault(run: Run) -> str:

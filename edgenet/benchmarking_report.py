@@ -167,6 +167,12 @@ def _remarks(row: Row) -> list[str]:
     gaps = sum(each.after_gap for each in one.repetitions)
     if gaps:
         said.append(f"the device was lost before {gaps} of {len(one.repetitions)} repetitions, and came back")
+    hot = sum(each.hot for each in one.repetitions)
+    if hot:
+        said.append(
+            f"{hot} of {len(one.repetitions)} repetitions began before it had cooled down: "
+            "give it air, or time fewer files at once"
+        )
     runs = len(one.samples_ns)
     if one.outliers > MANY_OUTLIERS * runs:
         said.append(f"{one.outliers} of {runs} runs lie far from the rest; they are counted in")

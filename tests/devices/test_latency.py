@@ -14,6 +14,7 @@ from devices.bench import Facts, Timed
 from devices.errors import DeviceError, DeviceLost, DeviceUnreachable, ModelCrashed, ModelUnreadable
 from devices.latency import RETRIES, Latency, measure, speedup
 from devices.patience import COOL_DOWN, RETURN_S, TRY_EVERY_S
+from devices.profile import CoolDown, find
 from devices.repetition import Repetition, fault
 from devices.timing import Run, Schedule
 
@@ -277,10 +278,17 @@ def test_a_hot_device_is_let_cool(tmp_path: Path, clock: Clock) -> None:
     )
     assert len(clock.naps_s) == 2
     assert said[0] == "cool down: 61 °C, idle was 45 °C"
-    forever = Board([run()], [45.0, *[90.0] * 1000])
+    forever = Board([run(), run()], [45.0, 50.0, *[90.0] * 1000])
     clock.naps_s.clear()
-    measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once, bench=forever)
+    twice = dataclasses.replace(SHORT, repetitions=2)
+    (result,) = measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=twice, bench=forever)
     assert sum(clock.naps_s) == COOL_DOWN.max_s
+    assert [one.hot for one in result.repetitions] == [False, True]
+    used_to_it = Board([run()], [45.0, 61.0])
+    used_to_it.board = dataclasses.replace(find("raspberry-pi-4b"), cool_down=CoolDown(above_idle_c=20, max_s=1))
+    clock.naps_s.clear()
+    measure([write(tmp_path, "a.tflite", tiny_tflite())], schedule=once, bench=used_to_it)
+    assert clock.naps_s == []
 
 
 def test_a_file_that_crashes_spoils_no_other(tmp_path: Path) -> None:
@@ -386,9 +394,9 @@ def test_the_verdict_on_a_device(tmp_path: Path, runs: list[Run], verdict: str, 
 def test_a_median_that_is_known_to_two_percent_is_known_well_enough(tmp_path: Path) -> None:
     file = write(tmp_path, "a.tflite", tiny_tflite())
     verdicts = []
-    for off in (0.01, 0.03):
+    for off in (0.019, 0.021, 0.03):
         (result,) = measure([file], schedule=SHORT, bench=Board([run(ms=1 - off), run(ms=1), run(ms=1 + off)]))
         assert result.ci95_ms == pytest.approx((1 - off, 1 + off))
         verdicts.append((result.verdict, result.why))
     cure = "end what else runs, or give edgenet bench more --repetitions"
-    assert verdicts == [("valid", ""), ("unstable", f"the median is only known to +-3 %: {cure}")]
+    assert verdicts == [("valid", ""), *(("unstable", f"the median is only known to +-{n} %: {cure}") for n in (2, 3))]
