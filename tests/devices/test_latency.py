@@ -153,6 +153,7 @@ def test_what_makes_a_repetition_invalid(
     [
         (0x0, 0x40000, "it throttles"),  # it did within the repetition, and no longer does
         (0x40000, 0x50000, "under-voltage"),
+        (0x40004, 0x40000, "it throttles"),  # as it began, and no longer
         (0x50000, 0x50000, ""),
         (None, 0x40000, ""),  # when that was nobody knows
         (0x0, None, ""),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import devices.profile
-from devices.cpuinfo import ISA_FEATURES
+from devices.cpuinfo import ISA_FEATURES, Cluster
 from devices.device import DeviceInfo, probe
 from devices.errors import ProfileError
 from devices.local import LocalShell
@@ -182,6 +183,9 @@ def test_processors_to_measure_on(shell: LocalShell, tmp_path: Path) -> None:
     own = tmp_path / "little.toml"
     own.write_text(text.replace('affinity = "fastest"', 'affinity = "little"'))
     assert cpus_for(load(own), phone, 1) == (0, 1, 2, 3)
+    alike = [Cluster((0, 1), "kryo-4xx-gold", 2_419_200), Cluster((2,), "kryo-4xx-gold", 2_841_600)]
+    big = dataclasses.replace(find("google-pixel-4"), affinity="big")
+    assert cpus_for(big, dataclasses.replace(phone, clusters=tuple(alike)), 1) == (0, 1)
     assert cpus_for(find("x86-64"), phone, 1) == ()
     assert cpus_for(None, phone, 1) == ()
     assert cpus_for(fastest, board(shell, pi4(tmp_path / "pi")), 1) == ()  # all alike

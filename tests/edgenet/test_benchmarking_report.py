@@ -224,4 +224,5 @@ def test_a_latency_is_held_against_what_was_published_for_its_board(
         return one.published
 
     assert said(INT8, 6.0) == "3.0x the published 2 ms for this board (a paper): check the governor"
+    assert said(INT8, 3.2).startswith("1.6x the published")
     assert said(INT8, 2.9) == said(FLOAT32, 6.0) == ""
