@@ -53,7 +53,7 @@ STATE |= {"driver": "cpufreq-dt", "loadavg": "0.25 0.30 0.20 1/99 4242", "thrott
 MODEL = {"kind": "model", "runtime": "LiteRT", "delegate": "XNNPACK", "delegate_note": ""}
 MODEL |= {"lib_ms": 1.5, "load_ms": 2.5, "first_ms": 3.5, "output_hash": "0123456789abcdef"}
 GOOD = [
-    {**STATE, "at": "start"},
+    {**STATE, "at": "start", "temp_mc": [39000]},
     MODEL,
     {**STATE, "at": "warm"},
     {**STATE, "at": "end", "temp_mc": [61000]},
@@ -79,8 +79,9 @@ def test_the_lines_become_a_run() -> None:
     assert (native.run.warmup_runs, native.run.load_ms, native.run.first_ms, native.lib_ms) == (7, 2.5, 3.5, 1.5)
     assert (native.run.peak_rss_bytes, native.run.output_hash) == (12345, "0123456789abcdef")
     assert (native.runtime, native.delegate, native.cpus) == ("LiteRT 2.3.0", "XNNPACK", "1")
-    assert [state.temperature_c for state in native.states] == [41.0, 41.0, 61.0]
+    assert [state.temperature_c for state in native.states] == [39.0, 41.0, 61.0]
     warm = native.run.warm
+    assert (warm.temperature_c, native.run.end.temperature_c) == (41.0, 61.0)
     assert warm.frequency_khz == 1500000  # of the processor used, not of the first
     assert (warm.governor, warm.clock_driver, warm.load_1m, warm.throttled) == ("ondemand", "cpufreq-dt", 0.25, 0x50000)
 

@@ -52,7 +52,7 @@ def model(tmp_path: Path) -> Path:
 
 def run_of(ms: float, runs: int = 20, end: DeviceState = STATE) -> Run:
     noise = np.random.default_rng(int(ms * 1e6)).integers(-1000, 1000, runs)
-    return Run((ms * 1e6 + noise).astype(np.int64), 5, 2.5, 1.5, 64 << 20, "00000000deadbeef", STATE, end)
+    return Run((ms * 1e6 + noise).astype(np.int64), 6, 2.5, 1.5, 64 << 20, "00000000deadbeef", STATE, end)
 
 
 class Board:
@@ -124,6 +124,11 @@ def test_a_throttled_repetition_is_kept_and_does_not_count(model: Path) -> None:
     assert [bool(kept.fault) for kept in one.repetitions] == [True, *[False] * 5]
     assert len(one.counted) == 5
     assert one.median_ms == made.median_ms < 6
+    with pytest.raises(StopIteration):  # cut short
+        record([model], Board(iter([9.0, 5.0, 5.1]), throttles=1))
+    (one,) = recent(1)
+    assert one.median_ms == pytest.approx(5.05, rel=1e-3)
+    assert one.ci95 == pytest.approx((5.0, 5.1), rel=1e-3)
 
 
 def test_what_is_listed(tmp_path: Path, model: Path) -> None:
@@ -358,10 +363,11 @@ def test_what_could_not_be_written_is_written_at_the_end(
         keep(model, 1, Repetition(0, run_of(5.0), "", False))
         with contextlib.closing(sqlite3.connect(home / "results.sqlite3", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            keep(model, 1, Repetition(1, run_of(5.0), "", False))
+            keep(model, 1, Repetition(1, run_of(5.0), "", True))
     (one,) = recent(9)
     assert len(warnings) == 1
     assert [kept.round for kept in one.repetitions] == [0, 1]
+    assert sql(home, "SELECT after_gap, warmup_runs FROM repetitions ORDER BY number") == [(0, 6), (1, 6)]
 
 
 def test_an_interrupt_as_a_transaction_ends_doubles_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
