@@ -219,10 +219,11 @@ def test_a_latency_is_held_against_what_was_published_for_its_board(
     class Known(Board):
         board = dataclasses.replace(find("raspberry-pi-4b"), published=(published,))
 
-    def said(file: Path, ms: float) -> str:
-        (one,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=Known([run(ms=ms), run(ms=ms)]))
+    def said(file: Path, ms: float, threads: int = 1) -> str:
+        (one,) = benchmark([file], (threads,), ONCE, lambda *_: None, bench=Known([run(ms=ms), run(ms=ms)]))
         return one.published
 
     assert said(INT8, 6.0) == "3.0x the published 2 ms for this board (a paper): check the governor"
     assert said(INT8, 3.2).startswith("1.6x the published")
+    assert said(INT8, 6.0, threads=2) == ""
     assert said(INT8, 2.9) == said(FLOAT32, 6.0) == ""

@@ -151,6 +151,16 @@ def test_what_runs_outside_of_the_delegate_is_told_where_no_float_sibling_shows_
     assert (row.outside, bool(row.gain.why)) == ("", True)
 
 
+def test_a_gain_is_over_the_sibling_with_as_many_threads() -> None:
+    class Threaded(Pair):
+        def time(self, path: Path, threads: int, schedule: Schedule) -> object:
+            timed = super().time(path, threads, schedule)
+            return dataclasses.replace(timed, run=run(ms=(0.5 if path == INT8 else 1.0) / threads))
+
+    rows = benchmark([FLOAT32, INT8], (1, 2), ONCE, lambda *_: None, bench=Threaded(0.5))
+    assert [row.gain.ratio.value for row in rows if row.gain] == [2.0, 2.0]
+
+
 def test_a_profile_that_fails_costs_no_row() -> None:
     _, gain = gains(Pair(1.0, ModelCrashed("it died")))
     assert gain.why == "the processor has no int8 dot product"  # the board has no instructions at all
@@ -172,3 +182,9 @@ def test_no_gain_without_a_sibling_or_a_round_that_counts(latency: Latency) -> N
     sibling = dataclasses.replace(latency, path=FLOAT32, call="another")
     of = {INT8: manifest(), FLOAT32: dataclasses.replace(manifest(), precision="float32")}
     assert gain_of(one, [one, sibling], of, ()) is None
+    sibling = dataclasses.replace(sibling, call=one.call)
+    assert gain_of(one, [one, sibling], of, ()) is not None
+    output = dataclasses.replace(manifest().output, classes=7)
+    for strange in ({"format": "onnx"}, {"output": output}, {"precision": "float16"}):
+        of[FLOAT32] = dataclasses.replace(manifest(), **{"precision": "float32", **strange})
+        assert gain_of(one, [one, sibling], of, ()) is None
