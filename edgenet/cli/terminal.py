@@ -28,6 +28,9 @@ P = ParamSpec("P")
 
 PLAIN_EVERY_S = 5.0
 
+UNBROKEN = 10_000
+"""Columns of what is no terminal: a table is as wide there as what it says, and a file's name is never broken."""
+
 
 def verb(function: Callable[P, None]) -> Callable[P, None]:
     """Make a function a verb: take the terminal, and turn errors into one line on stderr and an exit code."""
@@ -90,7 +93,7 @@ def show(result: RenderableType) -> None:
     from rich.console import Console
 
     stream = _results()
-    width = None if stream.isatty() else 160
+    width = None if stream.isatty() else UNBROKEN
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as drawn:  # by itself it would end the process where nobody reads it
         console.print(result)

@@ -419,9 +419,12 @@ def test_the_verb_lists_a_table_or_json(edgenet: Edgenet, model: Path) -> None:
     assert (empty.code, empty.document) == (0, [])
     assert "edgenet bench FILE keeps what it measures" in empty.err
     record([model], Board(itertools.repeat(5.0)))
-    record([model], Board(itertools.repeat(6.0), device="phone"))
+    long = model.with_name(f"{'long_' * 30}model.tflite")
+    long.write_bytes(MODEL)
+    record([long], Board(itertools.repeat(6.0), device="phone"))
     listed = edgenet("results")
     assert (listed.code, listed.err) == (0, "")
+    assert long.name in listed.out
     lines = [line for line in listed.out.splitlines() if "model.tflite" in line]
     assert ["phone" in line for line in lines] == [True, False]
     assert "5.00 ms" in lines[1]
