@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
 
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
@@ -25,7 +28,7 @@ from edgenet.compare import ENOUGH, Outcome, check, compare, judge, parse_tolera
 from edgenet.errors import EdgenetError, GateMissed, UsageError
 from edgenet.recorder import Recorder
 from edgenet.results import Kept, Recorded, find, recent
-from edgenet.results_report import recorded_json
+from edgenet.results_report import outcome_table, recorded_json, recorded_table
 
 from .command_line import PLAIN
 from .conftest import Edgenet
@@ -202,6 +205,30 @@ def test_what_a_reader_should_know_is_said() -> None:
         "1: model.tflite on pi4, 1 thread: LiteRT 2, and LiteRT 1 before",
     )
     assert compare(known[:1], known[:1], 0.03).remarks == ()
+
+
+def cells(shown: Table) -> list[str]:
+    """Read the only row of a table."""
+    text = io.StringIO()
+    Console(file=text, width=200, highlight=False, markup=False).print(shown)
+    (row,) = (line for line in text.getvalue().splitlines() if line.startswith("│"))
+    return [cell.strip() for cell in row.split("│")[1:-1]]
+
+
+def test_every_figure_of_a_comparison_has_a_column_of_its_own() -> None:
+    base = recorded([10.0] * 5, call="once", ci95=(9.5, 10.5))
+    new = recorded([10.5, 11.0, 11.0, 11.0, 11.5], call="once", file="new.tflite")
+    outcome = compare([base], [new], 0.03)
+    assert cells(outcome_table(outcome)) == [
+        *("model.tflite", "new.tflite", "pi4", "1", "10.00 ms", "11.00 ms", "1.100", "1.050 .. 1.150"),
+        *("in turns", "slower"),
+    ]
+    assert outcome_table(outcome).caption == "new / base with its 95 % interval; a difference counts from 3 % on"
+    apart = outcome_table(compare([base], [dataclasses.replace(new, call="")], 0.03))
+    assert cells(apart)[8] == "apart"
+    assert str(apart.caption).endswith("; timed apart: what changed on the device in between is part of it")
+    listed = cells(recorded_table([base]))
+    assert listed[:1] + listed[2:] == ["1", "pi4", "model.tflite", "int8", "1", "10.00 ms", "9.50 .. 10.50", "valid"]
 
 
 def test_results_are_matched_by_device_threads_and_of_several_files_by_name() -> None:
