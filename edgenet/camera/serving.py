@@ -51,7 +51,8 @@ def _started(wishes: Wishes, controls: Controls, inbox: FrameInbox | None, model
 
     def started(port: int) -> WebView:
         in_page = InPage(smooth_s=wishes.settings.smooth_s, top=wishes.settings.top)
-        page = WebView(controls, wishes.host, port, wishes.token, inbox, wishes.tls, in_page)
+        cut = wishes.settings.region is not None
+        page = WebView(controls, wishes.host, port, wishes.token, inbox, wishes.tls, in_page, cut)
         if model is not None:
             in_page.labels = model.labels
             in_page.use(model.artifact.path, model.artifact)

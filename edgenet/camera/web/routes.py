@@ -108,6 +108,7 @@ class Routes:
     broadcast: Broadcast
     cameras: Cameras
     in_page: InPage
+    cut: bool
 
     def application(self) -> Starlette:
         """Return it, as ASGI."""
@@ -138,9 +139,8 @@ class Routes:
         return _send(file) if file else PlainTextResponse("there is no such file\n", 404)
 
     async def _config(self, _: Request) -> Response:
-        return _json(
-            {"camera": self.cameras.inbox is not None, "model": self.in_page.describe(self.broadcast.controls)}
-        )
+        model = self.in_page.describe(self.broadcast.controls)
+        return _json({"camera": self.cameras.inbox is not None, "cut": self.cut, "model": model})
 
     async def _model(self, _: Request) -> Response:
         from starlette.responses import FileResponse, PlainTextResponse

@@ -34,6 +34,7 @@ class WebView:
     host: what to listen on; anything but loopback demands a token, which is made where none is given. port: 0 chooses
     one. token: 8 letters, digits, - and _ or more. inbox: where pictures of the viewers' own cameras go; None: nowhere.
     tls: serves https. in_page: the model that runs in the page itself (LiteRT.js), on the viewer's own camera.
+    cut: the model is shown a part of each picture: that comes back to whose camera it is.
     Raises UsageError for another port or token than that.
     """
 
@@ -46,6 +47,7 @@ class WebView:
         inbox: FrameInbox | None = None,
         tls: Tls | None = None,
         in_page: InPage | None = None,
+        cut: bool = False,
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise UsageError("that token cannot stand in an address: give 8 or more letters, digits, - and _")
@@ -55,7 +57,7 @@ class WebView:
         self._token = token or (None if is_loopback(host) else new_token())
         self._inbox = inbox
         self._broadcast = Broadcast(controls)
-        self._tls = tls
+        self._tls, self._cut = tls, cut
         self.in_page = in_page or InPage()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -180,7 +182,7 @@ class WebView:
     def _server(self) -> uvicorn.Server:
         import uvicorn
 
-        routes = Routes(self._broadcast, Cameras(self._inbox), self.in_page)
+        routes = Routes(self._broadcast, Cameras(self._inbox), self.in_page, self._cut)
         config = uvicorn.Config(
             Guard(routes.application(), self._host, self._port, self._token),
             loop="asyncio",

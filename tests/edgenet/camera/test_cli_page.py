@@ -142,9 +142,11 @@ def test_who_waits_for_a_viewer_is_ended_at_once(tmp_path: Path) -> None:
 def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> None:
     model = write(tmp_path, "tiny.tflite", tiny_tflite())
     toast = "document.getElementById('toast').textContent"
-    with Started(tmp_path, model, *CAMERA) as it, opened(chrome, address(it)) as page:
+    with Started(tmp_path, model, *CAMERA, "--roi", "0,0,200,100") as it, opened(chrome, address(it)) as page:
         page.click("#camera")
         page.until(f"{SHOWN}?.startsWith('class ')")
+        picture = "document.getElementById('picture')"
+        page.until(f"{picture}.width === 200 && {picture}.height === 100", 5)  # it shows what the model is shown
         page.keyboard.press("p")
         page.until(f"{toast}.includes('tiny.tflite has no sibling of another precision')")
         page.keyboard.press("s")

@@ -424,7 +424,7 @@ def test_pictures_that_nobody_asked_for_are_turned_away(view: WebView, join: Joi
 
 def test_a_model_for_the_page_is_served_with_what_the_page_must_know(view: WebView) -> None:
     assert get(f"{view.url}model.tflite")[0] == 404
-    assert json.loads(get(f"{view.url}config.json")[2]) == {"camera": False, "model": None}
+    assert json.loads(get(f"{view.url}config.json")[2]) == {"camera": False, "cut": False, "model": None}
     file = default_model()
     view.in_page.use(file)
     view.in_page.smooth_s = 0.25

@@ -11,8 +11,8 @@ const canvas = $("picture");
 const camera = new Camera();
 const draws = new Recent();
 
-/** Watch the server; canSend: it takes this device's pictures. */
-function watch(canSend) {
+/** Watch the server; canSend: it takes this device's pictures. cut: of which its model is shown a part. */
+function watch(canSend, cut) {
   const context = canvas.getContext("2d");
   const sent = new Map(); // id of a picture of ours -> when it was taken
   const trips = new Recent();
@@ -27,7 +27,7 @@ function watch(canSend) {
       const taken = sent.get(state.frame);
       if (taken !== undefined) trips.add(performance.now() - taken);
       sent.delete(state.frame);
-      if (camera.running && state.paused) turn(canvas, context, (state.rotate - shown.rotate + 360) % 360);
+      if (camera.running && !cut && state.paused) turn(canvas, context, (state.rotate - shown.rotate + 360) % 360);
       showState(state, camera.running ? [trips.percentile(0.5), trips.percentile(0.95)] : state.age_ms);
       if (state.notice && state.notice.number !== told) toast(state.notice.text);
       told = state.notice?.number ?? told;
@@ -41,13 +41,15 @@ function watch(canSend) {
     const still = document.createElement("canvas"); // as the camera sees it: the server turns it
     const paper = still.getContext("2d");
     let held = -Infinity; // when one was last taken, or the way was lost: the server may keep our place for a while
-    link.wantPictures(false);
+    if (!cut) link.wantPictures(false);
     for await (const taken of camera.pictures()) {
       const began = performance.now();
       camera.draw(still, paper, 0, SIDE);
-      if (!shown.paused) camera.draw(canvas, context, shown.rotate, SIDE);
-      $("empty").hidden = true;
-      draws.add(performance.now() - began);
+      if (!cut) {
+        if (!shown.paused) camera.draw(canvas, context, shown.rotate, SIDE);
+        $("empty").hidden = true;
+        draws.add(performance.now() - began);
+      }
       const jpeg = await new Promise((resolve) => still.toBlob(resolve, "image/jpeg", 0.8));
       const reply = await link.sendPicture(jpeg);
       if (reply.taken != null) sent.set(reply.taken, taken);
@@ -258,7 +260,7 @@ document.addEventListener("click", (event) => event.detail > 0 && event.target.c
 async function start() {
   const config = await (await fetch("config.json", { cache: "no-store" })).json();
   if (config.model) await classifyHere(config.model);
-  else watch(config.camera);
+  else watch(config.camera, config.cut);
 }
 
 start().catch((error) => showTrouble("page", error.message));
