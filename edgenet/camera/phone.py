@@ -26,7 +26,7 @@ class PhonePage:
     def __init__(self) -> None:
         self._adb: Path = find_adb()
         ready = {phone.serial: phone for phone in phones(self._adb)}
-        wanted = os.environ.get("ANDROID_SERIAL")
+        wanted = os.environ.get("ANDROID_SERIAL") or None
         if wanted is None and not ready:
             raise DeviceUnreachable("no phone is connected: plug one in that has USB debugging on")
         if wanted is None and len(ready) > 1:
@@ -48,7 +48,7 @@ class PhonePage:
         view = ("am", "start", "-a", "android.intent.action.VIEW", "-d", address)
         said = self._call("shell", shlex.join(view))
         if "Error" in said:  # am answers 0 all the same
-            raise DeviceError(f"the phone opens no page ({said.splitlines()[-1]}): open {address} in its browser")
+            raise DeviceError(f"the phone opens no page ({said[said.rfind('Error') :]}): open {address} in its browser")
         self._holding = threading.Thread(target=self._hold, name="phone", daemon=True)
         self._holding.start()
 

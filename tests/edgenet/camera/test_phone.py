@@ -88,9 +88,10 @@ def test_a_cable_that_is_plugged_back_reaches_our_port_again(
 
 def test_a_phone_without_a_browser_is_an_error(phone: Adbd, started: Path) -> None:
     program = started.parent / "bin" / "am"
-    program.write_text("#!/bin/sh\necho 'Error: Activity not started, unable to resolve Intent'\n")  # and answers 0
+    said = "Starting: Intent { act=android.intent.action.VIEW }\nError: Activity not started, unable to resolve Intent"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")  # and answers 0
     page = PhonePage()
-    with pytest.raises(DeviceError, match="unable to resolve Intent"):
+    with pytest.raises(DeviceError, match=r"opens no page \(Error: Activity not started, unable to resolve Intent\)"):
         page.open(8790, URL)
     page.close()
 
@@ -107,6 +108,9 @@ def test_which_phone_it_is(server: str, phone: Adbd, monkeypatch: pytest.MonkeyP
     with Adbd() as second:
         plug_in(server, second)
         with pytest.raises(DeviceUnreachable, match="2 phones: set ANDROID_SERIAL"):
+            PhonePage()
+        monkeypatch.setenv("ANDROID_SERIAL", "")  # as good as unset
+        with pytest.raises(DeviceUnreachable, match="2 phones"):
             PhonePage()
         monkeypatch.setenv("ANDROID_SERIAL", second.serial)
         PhonePage()
