@@ -114,6 +114,14 @@ def test_the_crop_has_the_aspect_ratio_of_the_target() -> None:
     assert (fit(picture, Preprocessing(30, 40, "squash")) < 255).any()
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_of_an_odd_margin_the_smaller_half_lies_left_or_above(upright: bool) -> None:
+    picture = np.zeros((8, 13, 3), np.uint8)
+    picture[:, 2:10] = generated(8, 8)
+    turned, square = (np.swapaxes(one, 0, 1) if upright else one for one in (picture, generated(8, 8)))
+    assert (fit(turned, Preprocessing(8, 8)) == square).all()
+
+
 @pytest.mark.parametrize(
     "array",
     [

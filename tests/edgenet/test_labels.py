@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgenet.dataset import Labels, labelled, read_labels
+from edgenet.dataset import Labels, image_files, labelled, read_labels
 from edgenet.errors import EdgenetError
 
 
@@ -163,16 +163,23 @@ def test_a_limit_spreads_over_the_classes(tmp_path: Path) -> None:
             picture(tmp_path / name / f"{index}.png")
     assert labelled(tmp_path, tuple("abcd"), limit=4).targets.tolist() == [0, 1, 2, 3]
     assert len(labelled(tmp_path, tuple("abcd"), limit=99).files) == 20
+    # The same images as ever, and as a limit takes from a folder without labels.
+    assert labelled(tmp_path, tuple("abcd"), limit=7).files == image_files(tmp_path, limit=7)
 
 
 TABLE = 'index,wnid,name\n0,n00000001,crane\n1,n00000002,"tench, Tinca"\n2,n00000003,crane\n3,n00000004,pike\n'
 
 
-def test_wnids_go_through_the_table(tmp_path: Path) -> None:
+def test_wnids_go_through_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders(tmp_path / "set", "n00000001", "n00000002", "n00000003", "n00000004")
     in_step = ("background", "crane", "tench, Tinca", "crane", "pike")
     assert "put a classes.csv" in refusal(root, in_step)
     (tmp_path / "classes.csv").write_text(TABLE)  # in the parent
+    monkeypatch.chdir(root)
+    assert labelled(Path(), in_step).targets.tolist() == [1, 2, 3, 4]
+    (root / "classes.csv").write_text(TABLE.replace("pike", "x").replace("crane", "pike", 1))
+    assert labelled(root, ("pike", "tench", "crane", "x")).targets.tolist() == [0, 1, 2, 3]  # its own goes first
+    (root / "classes.csv").unlink()
     assert labelled(root, in_step).targets.tolist() == [1, 2, 3, 4]
     assert labelled(root, ("crane", "tench", "crane", "pike", "extra")).targets.tolist() == [0, 1, 2, 3]
     # Out of step, one name for two wnids is unsure; the rest is not.
@@ -187,6 +194,14 @@ def test_wnids_go_through_the_table(tmp_path: Path) -> None:
     assert labelled(root, ("n00000002", "n00000004")).targets.tolist() == [0, 1]
     folders(root, "n99999999")
     assert "not in the table" in refusal(root, in_step)
+
+
+def test_classes_of_one_first_synonym_in_another_order_are_told_apart_by_the_others(tmp_path: Path) -> None:
+    root = folders(tmp_path, "n00000001", "n00000002")
+    (tmp_path / "t.csv").write_text('index,wnid,name\n0,n00000001,"crane, bird"\n1,n00000002,"crane, machine"\n')
+    assert labelled(root, ("crane, machine", "crane, bird"), tmp_path / "t.csv").targets.tolist() == [1, 0]
+    (tmp_path / "t.csv").write_text('index,wnid,name\n0,n00000001,crane\n1,n00000002,"crane, machine"\n')
+    assert "2 wnids are called 'crane'" in refusal(tmp_path, ("crane", "other"), tmp_path / "t.csv")
 
 
 def test_a_table_may_be_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgenet import layers
 from edgenet.errors import UsageError
 from edgenet.layers import Shape, layout
-from edgenet.spec import FAMILIES, VARIANTS, ModelSpec
+from edgenet.spec import FAMILIES, VARIANTS, ModelSpec, published
 
 # name, multiply-adds in M, parameters in M, tolerance of the multiply-adds
 PAPERS = [
@@ -49,6 +49,7 @@ def test_v1_shares_of_table_2() -> None:
     spec = ModelSpec.parse("mobilenet_v1")
     weights, cost = layers.kernel_weights(spec), layers.multiply_adds(spec)
     share = {s.type: (100 * s.kernel_weights / weights, 100 * s.multiply_adds / cost) for s in layers.shares(spec)}
+    assert list(share) == ["pointwise", "depthwise", "conv", "fully connected"], "dearest first"
     assert round(share["pointwise"][0], 2) == 74.59
     assert round(share["fully connected"][0], 2) == 24.33
     assert round(share["depthwise"][0], 2) == 1.06
@@ -118,6 +119,14 @@ def test_any_spec_is_laid_out_and_named(kind: tuple[str, str], alpha: float, siz
     assert all(a.output == b.input for a, b in pairwise(table))
     assert table[-1].output == Shape(1, 1, classes)
     assert layers.parameters(spec) > layers.kernel_weights(spec) > 0
+
+
+def test_what_is_published() -> None:
+    """V1 16, V2 5 sizes of four alphas and two more at 224, V3 two alphas each, and its two minimalistic ones."""
+    names = [spec.name for spec in published()]
+    assert len(names) == len(set(names)) == 16 + 22 + 4 + 2
+    assert {"mobilenet_v2_1.4_224", "mobilenet_v2_0.35_96", "mobilenet_v3_small_minimalistic_1.0_224"} <= set(names)
+    assert "mobilenet_v2_1.3_192" not in names
 
 
 @given(st.floats(1, 4000))

@@ -69,6 +69,8 @@ def test_the_sqnr_of_logits_is_the_noise_put_in(decibels: float, seed: int) -> N
 def test_vanished_probabilities_count_as_the_smallest_float() -> None:
     reference, candidate = softmax(np.array([[0.0, 200.0]])), np.array([[0.0, 1.0]], np.float32)
     assert agree(reference, candidate, name="m").sqnr_db == math.inf
+    small = agree(reference, np.array([[1e-30, 1.0]], np.float32), name="m")  # half of ln(2^-126), and of ln(1e-30)
+    assert small.sqnr_db == pytest.approx(20 * math.log10(43.668 / (43.668 - 34.539)), abs=1e-3)
     quantised = np.array([[0.0, 0.996]], np.float32)
     assert agree(reference, quantised, name="m", sqnr_of="probabilities").sqnr_db == pytest.approx(47.96, abs=0.01)
 
@@ -102,12 +104,20 @@ def test_ties_go_to_the_lower_index_on_both_sides() -> None:
             np.array([[-4, 0, 9]] * 2, np.float32),
             r"values from -4 to 9, no probabilities; end the model with a softmax",
         ),
+        (np.array([[-0.002, 0.5, 0.5]] * 2, np.float32), r"values from -0.002 to 0.5, no probabilities"),
+        (np.array([[0, 0, 1.002]] * 2, np.float32), r"values from 0 to 1.002, no probabilities"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(candidate: Floats, complaint: str) -> None:
     reference = np.full((2, 3), 1 / 3, np.float32)
     with pytest.raises(EdgenetError, match=complaint):
         agree(reference, candidate, name="x.onnx")
+
+
+def test_what_a_softmax_of_16_bits_overshoots_by_is_no_fault() -> None:
+    reference = np.array([[0, 0, 1]], np.float32)
+    off = agree(reference, reference + np.array([-5e-4, 0, 5e-4], np.float32), name="x.onnx").max_abs
+    assert off == pytest.approx(5e-4, rel=1e-3)
 
 
 def test_the_reference_may_be_at_fault_too() -> None:
@@ -125,6 +135,7 @@ def test_the_reference_may_be_at_fault_too() -> None:
         ("float16", 0.98, 5e-2),
         ("int16x8", 0.97, None),
         ("int8", 0.9, None),
+        ("unknown", 0.9, None),
         ("dynamic", 0.85, None),
     ],
 )
