@@ -181,6 +181,17 @@ def test_a_throttled_result_is_no_evidence() -> None:
         assert caught.value.exit_code == 1
 
 
+def test_files_timed_in_turns_without_a_round_that_counts_for_both_are_no_evidence() -> None:
+    one = recorded([10.0] * 8, call="a")
+    early, late = (
+        dataclasses.replace(one, repetitions=tuple(Kept(turn, 10.0, "hot" * (turn // 4 != half)) for turn in range(8)))
+        for half in (0, 1)
+    )
+    (row,) = compare([early], [late], 0.03).rows
+    assert (row.answer, row.ratio) == ("no evidence", None)
+    assert "no round counts on both sides" in row.why
+
+
 def test_a_regression_beside_a_throttled_result_is_still_one() -> None:
     base = [recorded(noisy(10, 0.001, n), threads=n) for n in (1, 2)]
     new = [recorded(noisy(20, 0.001, 3)), recorded(noisy(20, 0.001, 4), threads=2, verdict="throttled")]

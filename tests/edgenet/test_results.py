@@ -27,6 +27,7 @@ from edgenet.benchmarking import Row
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.recorder import Recorder
 from edgenet.results import find, recent, samples
+from edgenet.results_report import recorded_json
 
 from .conftest import Edgenet
 
@@ -230,6 +231,18 @@ def test_a_benchmark_that_was_cut_short_hides_no_complete_one(model: Path) -> No
         record([model], Board(iter([6.0] * 3)), threads=(1, 2))
     assert {(one.threads, one.complete) for one in recent(9)} == {(1, True), (1, False), (2, False)}
     assert {(one.threads, one.complete) for one in find(str(model))} == {(1, True), (2, False)}
+
+
+def test_a_benchmark_that_was_cut_short_is_judged_by_what_counts(model: Path) -> None:
+    with pytest.raises(StopIteration):
+        record([model], Board(iter([9.0, 5.0, 5.2, 6.0]), throttles=1))
+    (one,) = recent(9)
+    assert (one.verdict, one.complete, len(one.counted)) == ("unfinished", False, 3)
+    assert one.median_ms == pytest.approx(5.2, abs=1e-3)
+    assert one.ci95 == pytest.approx((5.0, 6.0), abs=1e-3)
+    document = model.with_name("listed.json")
+    document.write_text(json.dumps([recorded_json(one)]))
+    assert find(str(document)) == (dataclasses.replace(one, id=None),)
 
 
 def test_a_kill_in_the_middle_of_a_transaction_undoes_it(home: Path, model: Path) -> None:
