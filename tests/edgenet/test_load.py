@@ -18,7 +18,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from edgenet.errors import EdgenetError, UsageError
+from edgenet.labels import Labels
+from edgenet.nets import weights
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
+from edgenet.nets.h5 import names_in
 from edgenet.nets.load import load_model
 from edgenet.nets.network import open_network
 from edgenet.nets.weights import classes_in, imagenet_labels, imagenet_weights, load_weights
@@ -107,6 +110,9 @@ def test_the_suffix_does_not_matter_and_an_open_size_needs_one(tmp_path: Path) -
     model.save(tmp_path / "open.keras")
     path = (tmp_path / "open.keras").rename(tmp_path / "open.bin")
     assert "--size" in refused(path)
+    small([]).save(tmp_path / "fixed.keras")
+    assert "takes 32x32 pixels: leave --size 64 out" in refused(tmp_path / "fixed.keras", size=64)
+    assert load_model(tmp_path / "fixed.keras", size=32).input_shape == (None, 32, 32, 3)
     loaded = load_model(path, size=32)
     assert loaded.input_shape == (None, 32, 32, 3)
     np.testing.assert_allclose(loaded.predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5, atol=1e-4)
@@ -227,6 +233,23 @@ def test_arithmetic_in_a_keras_2_file_is_what_it_was(tmp_path: Path) -> None:
         assert f"is the TensorFlow operation tf.{function}, which Keras 3" in refused(tmp_path / "odd.h5")
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_normalization_that_learnt_its_mean_still_knows_it(tmp_path: Path, suffix: str) -> None:
+    normalization = layers.Normalization()
+    normalization.adapt(RAW)
+    model, path = small([normalization]), tmp_path / f"m{suffix}"
+    model.save(path)
+    np.testing.assert_allclose(load_model(path).predict(RAW, verbose=0), model.predict(RAW, verbose=0), atol=1e-6)
+
+
+def test_names_that_keras_stored_in_pieces_are_put_together(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "pieces.h5", "w") as file:
+        for number, names in enumerate((["a", "b"], ["c"])):
+            file.attrs[f"layer_names{number}"] = np.array([name.encode() for name in names])
+        assert names_in(file, "layer_names") == ["a", "b", "c"]
+        assert names_in(file, "weight_names") == []
+
+
 def test_teachable_machine(data: Path) -> None:
     path = data / "foreign" / "teachable_machine" / "keras_model.h5"
     model = load_model(path)
@@ -243,9 +266,19 @@ def test_teachable_machine(data: Path) -> None:
 # --- what it eats and answers ------------------------------------------------------------------------------------
 
 
+def computed(arithmetic: Any) -> keras.Model:
+    """What users write of pixels in a functional model."""
+    image = keras.Input((32, 32, 3))
+    return keras.Model(image, arithmetic(image))
+
+
 @pytest.mark.parametrize(
     ("front", "expected"),
     [
+        (lambda: [computed(lambda x: x / 127.5 - 1)], (1 / 127.5, -1.0)),
+        (lambda: [computed(lambda x: (x + 3) * (2 / 255))], (2 / 255, 6 / 255)),
+        (lambda: [computed(lambda x: keras.ops.divide(x, 255.0) - 0.5)], (1 / 255, -0.5)),
+        (lambda: [computed(lambda x: 1 - x / 255)], (1 / 255, 0.0)),
         (lambda: [layers.Rescaling(1 / 255)], (1 / 255, 0.0)),
         (lambda: [layers.RandomFlip(), layers.Rescaling(1 / 255), layers.Rescaling(2.0, -1)], (2 / 255, -1.0)),
         (lambda: [keras.Sequential([layers.Rescaling(2.0, -1.0), layers.Conv2D(3, 1)])], (2.0, -1.0)),
@@ -277,6 +310,8 @@ def test_input_affine(front: Any, expected: tuple[float, float] | None) -> None:
         (lambda: layers.Dense(3), False, 3),
         (lambda: layers.Dense(1, activation="sigmoid"), True, 2),
         (lambda: layers.Dense(1), False, 2),
+        (lambda: keras.Sequential([layers.Dense(3), layers.Rescaling([0.0] * 3, [-1.0, 1.0, 1.0])]), False, 3),
+        (lambda: keras.Sequential([layers.Dense(3), layers.Rescaling([0.0] * 3, [0.4, 0.5, 0.6])]), False, 3),
     ],
 )
 def test_as_classifier(head: Any, known: bool, classes: int) -> None:
@@ -337,6 +372,7 @@ def test_probabilities_get_no_second_softmax(head: Any) -> None:
     ("front", "range_", "scale"),
     [
         (lambda: [layers.Rescaling(2.0, -1.0)], "0..1", 1 / 255),
+        (lambda: [layers.Rescaling(2.0, 0.5)], "-1..1", 1 / 127.5),
         (lambda: [layers.Normalization(mean=[0.485, 0.456, 0.406], variance=[0.05, 0.05, 0.05])], "0..1", 1 / 255),
         (lambda: [layers.Resizing(16, 16), layers.Rescaling([2.0, 2.0, 2.0], -1.0)], "0..1", 1 / 255),
         (lambda: [layers.Normalization(mean=[123.0, 117.0, 104.0], variance=[3400.0, 3300.0, 3300.0])], "", 1.0),
@@ -353,7 +389,8 @@ def test_what_normalizes_other_pixels_than_bytes_is_asked_about(
             open_network(str(tmp_path / "mine.keras"))
     network = open_network(str(tmp_path / "mine.keras"), input_range=range_)
     answer = np.concatenate(list(network.scores([raw])))
-    np.testing.assert_allclose(answer, model.predict(RAW * np.float32(scale), verbose=0), atol=1e-5)
+    given = RAW * np.float32(scale) - (range_ == "-1..1")
+    np.testing.assert_allclose(answer, model.predict(given, verbose=0), atol=1e-5)
 
 
 def test_a_nested_backbone_may_answer_several_scales() -> None:
@@ -672,6 +709,10 @@ def test_weights_that_are_not_finite(tmp_path: Path, trained: keras.Model) -> No
     broken.save_weights(tmp_path / "nan.weights.h5")
     with pytest.raises(EdgenetError, match="not finite"):
         load_weights(network(0.35), tmp_path / "nan.weights.h5")
+    model = small([])
+    model.layers[-1].bias.assign([0, np.inf, 0])
+    model.save(tmp_path / "diverged.h5")
+    assert "/bias' is not finite (training diverged?)" in refused(tmp_path / "diverged.h5")
 
 
 @pytest.mark.parametrize(
@@ -709,6 +750,16 @@ def test_imagenet_weights_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(EdgenetError, match="sizes 96, 128"):
         imagenet_weights(ModelSpec.parse("mobilenet_v2_1.0_100"))
     assert capsys.readouterr().out == ""
+
+
+def test_imagenets_classes_come_in_the_order_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that Keras publishes is an object: its members have no order."""
+    rows = {str(number): [f"n{number:08}", f"name {number}"] for number in range(12)}
+    (tmp_path / "index.json").write_text(json.dumps(rows, sort_keys=True))
+    monkeypatch.setattr(weights, "_download", lambda *_: tmp_path / "index.json")
+    assert imagenet_labels() == Labels(
+        tuple(f"name {number}" for number in range(12)), tuple(f"n{number:08}" for number in range(12))
+    )
 
 
 TEACHABLE = [0.00014340791676659137, 0.9997653365135193, 8.96558027818628e-09, 9.12777686608024e-05]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgenet.errors import EdgenetError
 from edgenet.spec import ModelSpec
 
 CASES = [
@@ -104,6 +106,30 @@ def test_v1_variants_have_the_layer_tables_parameters() -> None:
     for name in ("mobilenet_v1_standard_0.25_64", "mobilenet_v1_shallow_0.5_64"):
         spec = ModelSpec.parse(name, classes=11)
         assert build(spec).count_params() == parameters(spec)
+
+
+def test_a_network_is_built_again_from_what_it_was_built_from_or_not_at_all(tmp_path: Path) -> None:
+    from edgenet.nets.network import open_network, reopen
+
+    drawn = open_network("mobilenet_v1_0.25_32", weights="none", classes=3)
+    again = reopen(drawn.source)
+    assert again.source == drawn.source
+    for ours, theirs in zip(drawn.core.get_weights(), again.core.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    file = tmp_path / "trained.weights.h5"
+    drawn.core.save_weights(file)
+    source = open_network("mobilenet_v1_0.25_32", weights=str(file)).source
+    assert (source.classes, source.weights) == (3, str(file))
+    assert reopen(source).source == source
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(EdgenetError, match=r"trained\.weights\.h5 has changed since this file was made from it"):
+        reopen(source)
+    file.unlink()
+    with pytest.raises(EdgenetError, match=r"trained\.weights\.h5 is gone, which this file was made from"):
+        reopen(source)
+    symbols = dataclasses.replace(open_network("symbols").source, weights_sha256="0" * 64)
+    with pytest.raises(EdgenetError, match="the symbols weights of symbols are others than this file was made from"):
+        reopen(symbols)
 
 
 def _plausible(path: str, shape: Any, rng: np.random.Generator) -> np.ndarray:
