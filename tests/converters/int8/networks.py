@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
-from converters.int8 import graph, simulator
+from converters.int8 import graph, ranges, simulator
 from converters.int8.prepare import Prepared
 from converters.int8.sensitivity import decibels, logits
 from converters.int8.simulator import Simulator, State
@@ -164,6 +164,13 @@ def sqnr_db(prepared: Prepared, state: State, images: np.ndarray) -> float:
     expected = float_scores(prepared, images)
     prepared.simulator.load(state)
     return decibels(logits(expected), logits(prepared.simulator.scores(images)))
+
+
+def is_aligned(prepared: Prepared, state: State) -> bool:
+    """Say whether every runtime adds to the same levels: aligned once more, the ranges stay."""
+    core, kinds = prepared.simulator.core, prepared.simulator.kinds
+    again = ranges.aligned(core, kinds, state.ranges)
+    return all(again[point].high <= span.high * (1 + 1e-5) for point, span in state.ranges.items())
 
 
 def file_scores(flatbuffer: bytes, images: np.ndarray) -> np.ndarray:

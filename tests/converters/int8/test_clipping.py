@@ -12,7 +12,7 @@ from converters.int8.arithmetic import Range
 from converters.int8.prepare import Prepared
 from converters.int8.simulator import write_weights
 
-from .networks import position
+from .networks import is_aligned, position
 
 pytestmark = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
 
@@ -39,7 +39,7 @@ def test_a_choice_is_what_was_seen_and_narrower_ones(mobile: Prepared, images: n
     simulator, start = mobile.simulator, mobile.start
     found = clipping.candidates(mobile, start, images)
     assert found.keys() == set(simulator.points) - simulator.float_points()
-    narrower = 0
+    narrower, swishes = 0, 0
     for point, spans in found.items():
         assert spans[0] == start.ranges[point]
         if simulator.kinds[point] not in ("free", "swish"):
@@ -48,7 +48,9 @@ def test_a_choice_is_what_was_seen_and_narrower_ones(mobile: Prepared, images: n
         widths = [span.high - span.low for span in spans]
         assert widths == sorted(widths, reverse=True)
         narrower += widths[-1] < 0.999 * widths[0]
+        swishes += simulator.kinds[point] == "swish" and len(spans) > 1
     assert narrower > len(found) / 4
+    assert swishes, "what a hard swish reads has a choice, too"
 
 
 @pytest.mark.parametrize("tail", [1e-2, 1e-3])
@@ -59,12 +61,14 @@ def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray,
         if simulator.kinds[point] == "free":
             wide = mobile.start.ranges[point]
             counts = np.histogram(held[point], clipping.BINS, (wide.low, wide.high))[0]
-            _, high = clipping.without(counts, wide, tail)
-            above = float((held[point] > high + (wide.high - wide.low) / clipping.BINS).mean())
-            assert above <= tail + 1 / held[point].size
+            low, high = clipping.without(counts, wide, tail)
+            part = (wide.high - wide.low) / clipping.BINS
+            above, below = float((held[point] > high + part).mean()), float((held[point] < low - part).mean())
+            assert max(above, below) <= tail + 1 / held[point].size
             assert above >= tail - 3 * counts.max() / counts.sum() or high == wide.high
-            judged += 1
-    assert judged > 5
+            assert below >= tail - 3 * counts.max() / counts.sum() or low == wide.low
+            judged += 1 + (low > wide.low)
+    assert judged > 8
 
 
 def test_a_percentile_that_would_leave_out_no_value_leaves_the_range(mobile: Prepared, images: np.ndarray) -> None:
@@ -90,3 +94,4 @@ def test_the_cheapest_range_is_taken(mobile: Prepared, images: np.ndarray, monke
     assert found.noise[point] < 0.01 * found.before[point]
     assert found.state.weights is far.weights
     assert all(found.noise[p] <= found.before[p] for p in found.noise)
+    assert is_aligned(mobile, found.state)

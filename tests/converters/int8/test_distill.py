@@ -14,7 +14,7 @@ from converters.int8.prepare import Prepared
 from converters.int8.ranges import allowed
 from converters.int8.simulator import State
 
-from .networks import DEAD_CHANNEL, name_of, position, sqnr_db
+from .networks import DEAD_CHANNEL, is_aligned, name_of, position, sqnr_db
 
 DENSE = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
 
@@ -110,6 +110,7 @@ def test_everything_stays_on_its_grid(mobile: Prepared, images: np.ndarray) -> N
             assert span == was, name_of(simulator, point)
         assert span.low <= 0 < span.high
     assert "free" in moved
+    assert is_aligned(mobile, end)
 
 
 @DENSE

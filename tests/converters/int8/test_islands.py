@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.int8 import islands
-from converters.int8.islands import GAP, OVERSPENT, UNIONS, Alike, Island, parted
+from converters.int8.islands import GAP, OVERSPENT, PARTED, UNIONS, Alike, Island, parted
 from converters.int8.prepare import Prepared
 from converters.int8.sensitivity import logits
 from converters.int8.simulator import Simulator
@@ -183,6 +183,32 @@ def test_what_must_not_be_float_never_is(mobile: Prepared) -> None:
     singles = [at(simulator, 0), at(simulator, 6), at(simulator, 12)]
     found = islands.unions(simulator, costs(singles, INFINITE, INFINITE, 0.1), 1.0)
     assert [places(simulator, one) for one in found] == [[12]]
+
+
+@pytest.mark.parametrize(("noise", "reach"), [(0.05, 8.0), (0.1, 4.0)])
+def test_a_foretold_share_is_what_counting_finds(mobile: Prepared, noise: float, reach: float) -> None:
+    """On 100 000 images of 40 classes, two of them up to `reach` apart and the others far below."""
+    rng = np.random.default_rng(3)
+    right = np.full((100_000, 40), -50, np.float32)
+    right[:, 0], right[:, 1] = 0, rng.uniform(-reach, reach, len(right))
+    off = right + rng.normal(0, noise, right.shape).astype(np.float32)
+    counted = float((right.argmax(axis=1) != off.argmax(axis=1)).mean())
+    assert counted > 0.003
+    assert parted(right, off) == pytest.approx(counted, rel=0.15)
+
+
+def test_exits_go_until_the_others_part_no_more_than_may_be(mobile: Prepared) -> None:
+    shares = {7: 0.7 * PARTED, 8: 0.6 * PARTED, 9: 0.3 * PARTED, 10: 2 * PARTED}
+    assert islands._too_much(shares, shares) == [10, 7]
+    assert islands._too_much(shares, [8, 9]) == [8], "one at least"
+
+
+def test_what_islands_must_gain(mobile: Prepared) -> None:
+    """A tenth of the images that are missed are missed still with 20 dB less, so nine tenths are won."""
+    assert islands.worthwhile_db(0.10, 0.09) == pytest.approx(20)
+    assert islands.worthwhile_db(0.10, 0.05) == pytest.approx(6.0206)
+    assert islands.worthwhile_db(0.10, 0.0) == 0
+    assert islands.worthwhile_db(0.10, 0.10) == islands.worthwhile_db(0.0, 0.0) == INFINITE
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +17,7 @@ from converters.int8.prepare import Prepared
 from converters.int8.simulator import Simulator
 from tests.converters.in_onnx import opened
 
-from .networks import position
+from .networks import is_aligned, position
 
 pytestmark = pytest.mark.parametrize("mobile", ["dense"], indirect=True)
 
@@ -79,6 +81,12 @@ def test_without_it_some_sums_are_not(mobile: Prepared) -> None:
     assert (by_onnx_runtime(*spans) != by_xnnpack(*spans)).any()
     after = aligned(mobile.simulator, spans)
     assert (by_onnx_runtime(*after) == by_xnnpack(*after)).all()
+
+
+def test_what_calibration_gives_is_aligned(mobile: Prepared) -> None:
+    seen = {point: Range(span.low, span.high * 1.001) for point, span in mobile.start.ranges.items()}
+    assert not is_aligned(mobile, replace(mobile.start, ranges=seen)), "or this test says nothing"
+    assert is_aligned(mobile, mobile.start)
 
 
 @given(spans=st.lists(SPANS, min_size=3, max_size=3))
