@@ -74,6 +74,7 @@ def test_a_step_is_kept_only_where_it_helps() -> None:
     assert kept((13.0, 0.99), (14.1, 0.95))  # all but one may be luck, too: the noise of 0.99 is one image
     assert not kept((20.0, 0.9), (19.9, 0.9 + 1.9 * noise))
     assert kept((20.0, 0.9), (19.9, 0.9 + 2.1 * noise))  # nearer where it counts, and hardly further elsewhere
+    assert kept((20.0, 0.9), (19.55, 0.99))
     assert not kept((20.0, 0.9), (19.4, 0.99))
     assert kept((13.0, 1.0), (25.0, 0.99))  # one image of a hundred is no evidence
 
