@@ -6,13 +6,14 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from converters.int8 import correct, islands
+from converters.int8 import clipping, correct, distill, islands, prepare
 from converters.int8.costs import noise_alone
 from devices.model_process import ModelProcess
 from edgenet import search
@@ -93,6 +94,159 @@ def searched(network: Network, calibration: Calibration, out: Path, demand: Dema
 def simulated(file: Artifact) -> list[Attempt]:
     assert file.manifest.quantization is not None
     return [attempt for attempt in file.manifest.quantization.attempts if attempt.subject == "simulator"]
+
+
+Step = tuple[float, float, float | None]  # SQNR, agreement, what it must gain
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept", "why"),
+    [
+        ([(20.0, 0.9, None), (20.04, 0.9, None)], [0], "+0.0 dB: too little to measure"),
+        ([(20.0, 0.9, None), (20.06, 0.9, None)], [0, 1], "+0.1 dB"),
+        ([(20.0, 0.9, None), (19.0, 0.9, None)], [0], "-1.0 dB: no gain"),
+        ([(20.0, 0.9, None), (20.3, 0.9, 0.5)], [0], "+0.3 dB: not worth what it costs"),
+        ([(20.0, 0.9, None), (20.3, 0.94, 0.5)], [0], "+0.3 dB: not worth what it costs"),
+        ([(20.0, 0.9, None), (20.02, 0.94, None)], [0, 1], "+0.0 dB"),  # it agrees more often, by more than noise
+        ([(20.0, 0.9, None), (20.02, 0.92, None)], [0], "+0.0 dB: too little to measure"),
+        ([(20.0, 0.9, None), (20.6, 0.9, 0.5)], [0, 1], "+0.6 dB"),
+        # Each agrees less often by no more than noise, all together by more than twice that.
+        (
+            [(20.0, 0.9, None), (20.6, 0.87, None), (21.2, 0.84, None), (21.8, 0.81, None)],
+            [0, 1, 2],
+            "+0.6 dB, but agrees on 3.0 points less",
+        ),
+    ],
+)
+def test_a_step_is_taken_where_it_helps(
+    monkeypatch: pytest.MonkeyPatch, steps: list[Step], kept: list[int], why: str
+) -> None:
+    """On 100 images, of which one standard error at 90 % is 3 points; what a step answers is told."""
+    told = iter(steps)
+
+    def judged(what: str, *_: Any) -> Attempt:
+        sqnr_db, agreement, _least = next(told)
+        return Attempt(what, "simulator", sqnr_db, agreement, None, None, None, kept=False, why="")
+
+    monkeypatch.setattr(search, "judged", judged)
+    nothing: Any = None
+    simulator = SimpleNamespace(load=lambda _: None, scores=nothing)
+    prepared: Any = SimpleNamespace(start="nothing", simulator=simulator)
+    walk = search._Walk(prepared, nothing, nothing, Images(np.zeros(100), *[nothing] * 4), lambda *_: None)
+    states: list[Any] = [f"state {i}" for i in range(len(steps))]
+    took = [walk.attempt("a step", state, least) for state, (*_, least) in zip(states, steps, strict=True)]
+    assert [i for i, wins in enumerate(took) if wins] == kept
+    assert [attempt.kept for attempt in walk.attempts] == took
+    assert walk.state == states[kept[-1]]
+    assert walk.sqnr_db == steps[kept[-1]][0]
+    assert walk.attempts[-1].why == why
+
+
+class Tagged(str):
+    """A state that is called by what it was made of."""
+
+    @property
+    def weights(self) -> str:
+        return f"weights of {self}"
+
+
+NEAREST, GPTQ, COMPENSATED = (method.name for method in correct.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("effort", "helps", "tried"),
+    [
+        (
+            "best",
+            {NEAREST, search.CHEAPEST, GPTQ, COMPENSATED, "equalization", f"{COMPENSATED}, from 60 images"},
+            [
+                "float",
+                f"float | {NEAREST} of 24",
+                f"float~ | {NEAREST} of 24",
+                f"float~ | {GPTQ} of 24",
+                f"float~ | {COMPENSATED} of 24",
+                f"equalized~ | {COMPENSATED} of 24",
+                f"equalized~ | {COMPENSATED} of 60",
+                f"weights of equalized~ from equalized~ | {COMPENSATED} of 60",
+            ],
+        ),
+        (
+            "best",
+            {GPTQ},
+            [
+                "float",
+                f"float | {NEAREST} of 24",
+                "float~",
+                f"float | {GPTQ} of 24",
+                f"float | {COMPENSATED} of 24",
+                f"equalized~ | {GPTQ} of 24",
+                f"float | {GPTQ} of 60",
+                f"float | {COMPENSATED} of 60",
+                f"weights of float from float | {GPTQ} of 24",
+            ],
+        ),
+        (
+            "fast",
+            {NEAREST, search.CHEAPEST},
+            [
+                "float",
+                f"float | {NEAREST} of 24",
+                f"float~ | {NEAREST} of 24",
+                f"float~ | {GPTQ} of 24",
+                f"float~ | {NEAREST} of 60",
+                f"float~ | {COMPENSATED} of 60",
+            ],
+        ),
+        ("fast", set(), ["float", f"float | {NEAREST} of 24", "float~", f"float | {GPTQ} of 24"]),
+    ],
+    ids=["all helps", "GPTQ alone helps", "fast", "nothing helps"],
+)
+def test_each_step_begins_from_what_helped_before(
+    monkeypatch: pytest.MonkeyPatch, effort: Any, helps: set[str], tried: list[str]
+) -> None:
+    """Stand-ins say what a state is made of; corrections and distillation see the training images alone."""
+    training, apart = np.zeros((60, 1, 1, 3), np.uint8), np.ones((30, 1, 1, 3), np.uint8)
+    loaded, nothing = list[str](), SimpleNamespace()
+    simulator = SimpleNamespace(load=loaded.append, scores=None, stored_values=lambda: 10**9)
+    prepared = SimpleNamespace(start=Tagged("float"), simulator=simulator)
+    best = [30.0]
+
+    def judged(what: str, *_: Any) -> Attempt:
+        wins = what in helps or what == "calibration alone"
+        best[0] += wins
+        return Attempt(what, "simulator", best[0] - (not wins), 0.9, None, None, None, kept=False, why="")
+
+    def corrected(_: Any, base: str, images: np.ndarray, method: Any, __: Any, most: int) -> Tagged:
+        assert images is training
+        return Tagged(f"{base} | {method.name} of {most}")
+
+    def cheapest(_: Any, wide: str, images: np.ndarray, __: Any) -> Any:
+        assert len(images) == 90
+        return SimpleNamespace(state=Tagged(f"{wide}~"), noise={}, before={}, channels={})
+
+    def distilled(_: Any, state: str, weights: str, images: np.ndarray, **__: Any) -> Tagged:
+        assert images is training
+        return Tagged(f"{weights} from {state}")
+
+    monkeypatch.setattr(prepare, "prepare", lambda *_, **__: prepared)
+    monkeypatch.setattr(prepare, "copied", lambda *_, **__: None)
+    monkeypatch.setattr(prepare, "equalized", lambda *_: Tagged("equalized"))
+    monkeypatch.setattr(correct, "correct", corrected)
+    monkeypatch.setattr(correct, "most_images", lambda _: 1000)
+    monkeypatch.setattr(clipping, "cheapest", cheapest)
+    monkeypatch.setattr(distill, "distill", distilled)
+    monkeypatch.setattr(search, "judged", judged)
+    network: Any = SimpleNamespace(core=nothing, scale=1.0, offset=0.0)
+    held: Any = SimpleNamespace(images=apart)
+    found = search.search(network, training, held, Demand(effort, (NONE,)), lambda *_: None)
+    assert found is not None
+    assert loaded == tried
+    assert [one.what for one in found.attempts if one.kept and one.what != "calibration alone"] == [
+        one.what for one in found.attempts if one.what in helps
+    ]
+    assert found.state == next(
+        state for state, one in reversed(list(zip(loaded, found.attempts, strict=True))) if one.kept
+    )
 
 
 def test_best_is_fast_and_then_distillation_and_the_same_twice(

@@ -56,7 +56,7 @@ def test_a_choice_is_what_was_seen_and_narrower_ones(mobile: Prepared, images: n
 @pytest.mark.parametrize("tail", [1e-2, 1e-3])
 def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray, tail: float) -> None:
     simulator, held = mobile.simulator, values(mobile, images)
-    judged = 0
+    judged, lower = 0, 0
     for point in set(simulator.points) - simulator.float_points():
         if simulator.kinds[point] == "free":
             wide = mobile.start.ranges[point]
@@ -67,8 +67,10 @@ def test_a_percentile_leaves_out_its_share(mobile: Prepared, images: np.ndarray,
             assert max(above, below) <= tail + 1 / held[point].size
             assert above >= tail - 3 * counts.max() / counts.sum() or high == wide.high
             assert below >= tail - 3 * counts.max() / counts.sum() or low == wide.low
-            judged += 1 + (low > wide.low)
-    assert judged > 8
+            judged += 1
+            lower += low > wide.low
+    assert judged > 5
+    assert lower > 1
 
 
 def test_a_percentile_that_would_leave_out_no_value_leaves_the_range(mobile: Prepared, images: np.ndarray) -> None:
