@@ -257,10 +257,10 @@ class _Walk:
 
     def more_images(self) -> None:
         """Try the best correction and the last with more images, where memory holds more and weights are what costs."""
-        from converters.int8.correct import ENOUGH_IMAGES, METHODS, most_images
+        from converters.int8.correct import ENOUGH_IMAGES, METHODS, most_images, spread
 
-        most = min(most_images(self.prepared.simulator), len(self.training))
-        if self.method is None or most <= ENOUGH_IMAGES or self.sqnr_db < POOR_DB:
+        few, most = (len(spread(self.training, n)) for n in (ENOUGH_IMAGES, most_images(self.prepared.simulator)))
+        if self.method is None or most <= few or self.sqnr_db < POOR_DB:
             return
         for method in dict.fromkeys((self.method, METHODS[-1])):  # on few images, chance may have been against the last
             if self.attempt(f"{method.name}, from {most} images", self._corrected(self.base, method, most)):

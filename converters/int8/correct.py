@@ -79,6 +79,11 @@ def most_images(simulator: Simulator) -> int:
     return max(ENOUGH_IMAGES, MOST_VALUES // largest)
 
 
+def spread(images: np.ndarray, most: int) -> np.ndarray:
+    """Return images that lie evenly among all, at most so many: every second, every third..."""
+    return images[:: -(-len(images) // most)]
+
+
 def correct(
     simulator: Simulator,
     state: State,
@@ -95,13 +100,13 @@ def correct(
         images: uint8 [n, height, width, 3].
         method: what to do.
         progress: called with the number of layers done, and of all.
-        most: images, spread evenly, that are used.
+        most: images that are used at most; see spread.
     """
     import keras
 
     core = simulator.core
     write_weights(core, state.weights)
-    x = keras.ops.convert_to_tensor(simulator.read(images[:: -(-len(images) // most)]))
+    x = keras.ops.convert_to_tensor(simulator.read(spread(images, most)))
     quiet = simulator.float_points(state.kept_float)
     corrected = dict(weights_of(core))
     done: list[str] = []

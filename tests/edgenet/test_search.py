@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -247,6 +248,26 @@ def test_each_step_begins_from_what_helped_before(
     assert found.state == next(
         state for state, one in reversed(list(zip(loaded, found.attempts, strict=True))) if one.kept
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "memory_holds", "used"),
+    [(133, 37, 34), (133, 1000, 133), (60, 50, 30), (40, 37, None), (20, 1000, None)],
+    ids=["every fourth", "all", "every second", "every second, as before", "all, as before"],
+)
+def test_a_step_says_how_many_images_it_uses_and_is_left_out_where_they_are_no_more(
+    monkeypatch: pytest.MonkeyPatch, images: int, memory_holds: int, used: int | None
+) -> None:
+    nothing: Any = None
+    training, tried = np.zeros((images, 1, 1, 3), np.uint8), list[tuple[str, int]]()
+    walk = search._Walk(SimpleNamespace(start="", simulator=""), nothing, training, nothing, lambda *_: None)  # type: ignore[arg-type]
+    walk.method = correct.METHODS[-1]
+    monkeypatch.setattr(search._Walk, "sqnr_db", 30.0)
+    monkeypatch.setattr(correct, "most_images", lambda _: memory_holds)
+    monkeypatch.setattr(correct, "correct", lambda *given: len(given[2][:: math.ceil(len(given[2]) / given[5])]))
+    monkeypatch.setattr(walk, "attempt", lambda what, state: tried.append((what, state)))
+    walk.more_images()
+    assert tried == ([] if used is None else [(f"{correct.METHODS[-1].name}, from {used} images", used)])
 
 
 def test_best_is_fast_and_then_distillation_and_the_same_twice(
