@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from converters.errors import ConverterError
 from converters.onnx_graph import INPUT, OPSET, OUTPUT, Graph, from_model
@@ -25,14 +27,24 @@ def write(core: keras.Model, scale: float, offset: float) -> Graph:
     function = tf.function(
         lambda image: core(tf.cast(image, tf.float32) * scale + offset, training=False), autograph=False
     )
+    # Keras compiles grouped convolutions apart, which tf2onnx does not look into; so they become part of the graph.
+    apart = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
     try:
-        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        model, _ = tf2onnx.convert.from_function(
+            function,
+            input_signature=signature,
+            opset=OPSET,
+            custom_op_handlers={"Erfc": (_express_erfc, [])},
+        )
         graph = from_model(model)
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError) as exc:
         reason = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise ConverterError(
             f"{core.name} has a layer that ONNX cannot express ({reason}); convert to TFLite instead"
         ) from exc
+    finally:
+        tf.config.run_functions_eagerly(apart)
     # tf2onnx logs what it does not know, and passes it through.
     unknown = sorted({n.op for n in graph.nodes if not onnx.defs.has(n.op, max_inclusive_version=OPSET)})
     if unknown:
@@ -43,3 +55,11 @@ def write(core: keras.Model, scale: float, offset: float) -> Graph:
         node.output = OUTPUT if node.output == answer else node.output
     graph.taken.add(OUTPUT)
     return graph
+
+
+def _express_erfc(context: Any, node: Any, _name: str, _arguments: list[Any]) -> None:
+    """Write TensorFlow's Erfc(x), half of a GELU, as 1 - Erf(x): tf2onnx has no rule for it."""
+    one = context.make_const(f"{node.name}_one", np.array(1, np.float32)).output[0]
+    error = context.make_node("Erf", [node.input[0]]).output[0]
+    node.type = "Sub"
+    context.replace_inputs(node, [one, error])

@@ -127,10 +127,10 @@ def to_model(graph: Graph, name: str, classes: int, metadata: Mapping[str, str])
 
 
 def from_model(model: onnx.ModelProto) -> Graph:
-    """Return a model's graph, to be rewritten.
+    """Return a model's graph, to be rewritten; what splits a tensor becomes a slice for each part.
 
     Raises:
-        ValueError: a node has several outputs, or the model does not keep the input contract of this package.
+        ValueError: another node has several outputs, or the model does not keep the input contract of this package.
     """
     from onnx import helper, numpy_helper
 
@@ -141,14 +141,35 @@ def from_model(model: onnx.ModelProto) -> Graph:
     graph = Graph((shape[1], shape[2], shape[3]), opset, taken={INPUT})
     for tensor in model.graph.initializer:
         graph.constants[tensor.name] = numpy_helper.to_array(tensor)
+    graph.taken.update(graph.constants, (name for node in model.graph.node for name in node.output))
     for node in model.graph.node:
-        if len(node.output) != 1:
-            raise ValueError(f"node {node.name} has several outputs")
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        graph.nodes.append(Node(node.op_type, list(node.input), node.output[0], attributes))
-    graph.taken.update(graph.constants, (node.output for node in graph.nodes))
+        if node.op_type == "Split":
+            _slice(graph, node, attributes["axis"], _shape(model, node.input[0]))
+        elif len(node.output) != 1:
+            raise ValueError(f"node {node.name} has several outputs")
+        else:
+            graph.nodes.append(Node(node.op_type, list(node.input), node.output[0], attributes))
     _unshare(graph)
     return graph
+
+
+def _shape(model: onnx.ModelProto, tensor: str) -> list[int]:
+    """Return the shape of what a node answers."""
+    from onnx import shape_inference
+
+    known = {info.name: info for info in shape_inference.infer_shapes(model).graph.value_info}
+    return [d.dim_value for d in known[tensor].type.tensor_type.shape.dim]
+
+
+def _slice(graph: Graph, split: onnx.NodeProto, axis: int, shape: list[int]) -> None:
+    """Append a Slice for each output of a Split."""
+    parts = len(split.output)
+    sizes = graph.constants[split.input[1]] if len(split.input) > 1 else np.full(parts, shape[axis] // parts)
+    ends = np.cumsum(sizes)
+    for output, begin, end in zip(split.output, ends - sizes, ends, strict=True):
+        bounds = [graph.constant(np.array([value], np.int64), f"{output}.part") for value in (begin, end, axis)]
+        graph.nodes.append(Node("Slice", [split.input[0], *bounds], output))
 
 
 def _unshare(graph: Graph) -> None:

@@ -182,6 +182,21 @@ def test_unknown_layers_go_through_tf2onnx(tmp_path: Path) -> None:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
 
 
+def test_gelu_groups_and_splits_go_through_tf2onnx(tmp_path: Path) -> None:
+    """tf2onnx knows neither TensorFlow's Erfc nor the function in which Keras compiles grouped convolutions."""
+    image = layers.Input((24, 24, 3))
+    x = layers.Conv2D(16, 3, strides=2, activation="gelu")(layers.UpSampling2D()(image))
+    x = layers.Permute((2, 1, 3))(layers.Conv2D(24, 3, groups=4)(x))
+    thirds = keras.ops.split(x, 3, axis=-1)
+    few, many = keras.ops.split(thirds[2], [3], axis=-1)
+    x = layers.Conv2D(8, 3)(layers.Concatenate()([many, thirds[0] * keras.ops.sigmoid(thirds[1]), few]))
+    model = keras.Model(image, layers.Dense(4, "softmax")(layers.GlobalMaxPooling2D()(x)))
+    images = pictures(4, 24)
+    assert "UpSampling2D" in same(model, tmp_path / "m.onnx", images, **V1).fallback
+    written(to_onnx.quantize(model, [images], **V1), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
+
+
 def test_what_tf2onnx_writes_is_valid_in_16_bits_too(tmp_path: Path) -> None:
     image = layers.Input((24, 24, 3))
     x = layers.LayerNormalization()(layers.Conv2D(6, 3, strides=2)(image))  # means whose axes are read from opset 18 on
