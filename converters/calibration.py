@@ -18,6 +18,9 @@ from converters.errors import ConverterError
 SMALLEST_SPAN = 1e-3
 """A dead channel would give a scale of 1e-9, which XNNPACK refuses; no trained activation spans less than this."""
 
+HEADROOM = 2.0
+"""How many times as far as was seen activations of 16 bits reach: one bit of sixteen, so that no image is cut off."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRange:

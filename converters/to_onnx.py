@@ -24,6 +24,7 @@ from converters import (
     onnx_rewrites,
     onnx_walk,
 )
+from converters.calibration import HEADROOM
 from converters.errors import ConverterError
 from converters.onnx_graph import Graph, Node
 from converters.onnx_layers import UnsupportedLayerError
@@ -47,7 +48,7 @@ class OnnxModel:
         nodes: how many operators it has.
         fallback: which layer made tf2onnx write the graph; empty for the direct writer.
         kept_float: operators of an integer file that compute in float, such as "Conv x 1".
-        ranges: smallest and largest value of each activation, in real units: as decided, or over all images.
+        ranges: smallest and largest value that each activation is given, in real units.
         calibration_images: how many images the ranges come from; 0 where all were decided.
     """
 
@@ -137,7 +138,8 @@ def quantize(
         measured, count = onnx_ranges.activation_ranges(watched, unknown, images, progress)
         if not count:
             raise ConverterError("there is no calibration image; give a folder with 100 or more photographs")
-        ranges |= measured
+        room = HEADROOM if wide else 1.0
+        ranges |= {name: (room * low, room * high) for name, (low, high) in measured.items()}
     result = onnx_quantize.quantize(graph, plan, ranges, wide)
     return replace(
         _model(result, core, metadata, fallback),

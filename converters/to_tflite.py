@@ -14,13 +14,13 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from converters import tflite_classifier, tflite_graph
-from converters.calibration import TensorRange, activation_ranges
+from converters.calibration import HEADROOM, TensorRange, activation_ranges
 from converters.errors import ConverterError
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def quantize(
         graph, counted, scale=scale, offset=-zero * scale, known=decided or {}, threads=threads, progress=progress
     )
     in_float = tflite_classifier.float_tensors(graph) if precision == "int8" else ()
+    if precision == "int16x8":
+        ranges = (ranges[0], *(replace(r, low=HEADROOM * r.low, high=HEADROOM * r.high) for r in ranges[1:]))
     levels, recipe = (255, "static_wi8_ai8") if precision == "int8" else (65535, "static_wi8_ai16")
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
     graph = tflite_graph.lift_dead_channels(graph, lambda tensor: scales.get(tensor, 1.0))

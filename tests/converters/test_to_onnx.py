@@ -251,6 +251,16 @@ def test_integers_stay_near_keras(
         assert done.kept_float == ("Add x 1", "Conv x 1", "HardSwish x 1", "Softmax x 1")
 
 
+def test_activations_of_16_bits_have_room_for_what_no_image_showed(tmp_path: Path) -> None:
+    image = layers.Input((32, 32, 3))
+    x = layers.Conv2D(16, 3, activation="relu")(layers.Conv2D(16, 3, strides=2, activation="relu")(image))
+    model = keras.Model(image, layers.Dense(4, "softmax")(layers.GlobalMaxPooling2D()(x)))
+    images = pictures(8, 32)
+    pale = (images // 2 + 64).astype(np.uint8)
+    written(to_onnx.quantize(model, [pale], **V1, precision="int16x8"), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.005
+
+
 def test_onnx_runtime_runs_int8_on_bytes(v3: tuple[keras.Model, np.ndarray], tmp_path: Path) -> None:
     """What ONNX Runtime makes of the file: one float convolution, and no dequantized island but the answer."""
     written(to_onnx.quantize(v3[0], [v3[1]], **V1), tmp_path / "q.onnx")

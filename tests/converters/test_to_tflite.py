@@ -89,6 +89,23 @@ def test_other_integer_precisions(core: Any, graph: bytes, images: np.ndarray, p
     assert sqnr_db(reference(core, few, **SIGNED), answers(model.flatbuffer, few)) > least
 
 
+def test_activations_of_16_bits_have_room_for_what_no_image_showed(images: np.ndarray) -> None:
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((64, 64, 3)),
+            keras.layers.Conv2D(8, 3, strides=4, activation="relu"),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+    pale = (images // 2 + 64).astype(np.uint8)
+    file = to_tflite.quantize(to_tflite.trace(model), [pale], **SIGNED, precision="int16x8").flatbuffer
+    assert sqnr_db(reference(model, images, **SIGNED), answers(file, images)) > 35
+
+
 def test_float16_halves_the_file(core: Any, graph: bytes, images: np.ndarray) -> None:
     half = to_tflite.convert(to_tflite.trace(core, "float16"), **SIGNED).flatbuffer
     assert len(half) < 0.6 * len(graph)
