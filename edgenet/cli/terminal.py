@@ -64,8 +64,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
                 f'{exc.name} is not installed, which this needs: pip install "edgenet[convert]", or see edgenet doctor'
             )
             raise typer.Exit(1) from exc
-        except BrokenPipeError as exc:  # whoever read the results has seen enough
-            raise typer.Exit(0) from exc
+        except BrokenPipeError as exc:  # nobody reads what goes to stderr: nothing can be said
+            raise typer.Exit(1) from exc
         except OSError as exc:
             where = f"{exc.filename}: " if exc.filename else ""
             error(f"{where}{exc.strerror or exc}")

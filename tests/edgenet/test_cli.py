@@ -17,6 +17,7 @@ from PIL import Image
 from devices import onnx_runtime
 from devices.machine import INT8_FEATURES, isa_features
 from devices.onnx_runtime import is_exact_alone_here
+from edgenet import symbols
 from edgenet.cli.bench import _save
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
 from edgenet.demo import CALIBRATION_PER_CLASS
@@ -25,6 +26,7 @@ from edgenet.gain import GAINS
 from edgenet.nets.network import open_network
 from edgenet.symbols.glyphs import LABELS
 
+from .command_line import BRIEFLY
 from .conftest import NETWORK, Edgenet, Ran
 
 FILES = tuple(f"symbols_{precision}.{kind}" for precision in ("float32", "int8") for kind in ("tflite", "onnx"))
@@ -294,6 +296,24 @@ def test_bench_gate(edgenet: Edgenet, made: Path) -> None:
         edgenet("bench", made / FILES[2], "--max-ms", "nan").err
         == "edgenet: --max-ms nan: give milliseconds, such as 20\n"
     )
+
+
+@pytest.mark.parametrize("kind", [(), ("--json",)])
+def test_a_gate_is_held_and_results_are_saved_though_nobody_reads_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, ...]
+) -> None:
+    """`edgenet bench FILE --max-ms 1 | head -1`."""
+    monkeypatch.setenv("EDGENET_DATA_HOME", str(tmp_path / "data"))
+    shipped = Path(symbols.__file__).with_name("symbols_int8.tflite")
+    unread, stdout = os.pipe()
+    os.close(unread)
+    words = [shipped, "--repetitions", 1, "--max-ms", 0.0001, "--out", tmp_path, *kind]
+    command = [*BRIEFLY, "bench", *map(str, words)]
+    ran = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(stdout)
+    assert ran.returncode == 3, ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("edgenet: slower than 0.0001 ms")
+    assert len(json.loads(next(tmp_path.glob("bench-*.json")).read_text())["rows"]) == 1
 
 
 def test_a_file_named_twice_is_measured_once(edgenet: Edgenet, made: Path) -> None:
