@@ -31,12 +31,14 @@ _CHUNK_BYTES = 4 << 20  # of images in one message
 _ORPHAN_S = 10.0  # how long past its parent's deadline a child may live that has lost its parent
 
 # The child gets this process's own sys.path, never the current folder by default: a numpy.py beside a downloaded
-# model must not run. `sys` is built in, so nothing is imported before the path is right.
+# model must not run. Nor a folder that is a package: an OpenCV that fails to load, as Keras tries to, leaves its own in
+# sys.path, with a `typing` in it. `sys` is built in, so nothing is imported before the path is right.
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[1:]; from devices.model_worker import main; main()"
 
 
 def _start(log: IO[bytes]) -> subprocess.Popen[bytes]:
-    places = [place for place in sys.path if place] + [str(Path(__file__).resolve().parents[1])]
+    places = [place for place in sys.path if place and not Path(place, "__init__.py").exists()]
+    places.append(str(Path(__file__).resolve().parents[1]))
     return subprocess.Popen(
         [sys.executable, "-c", _BOOTSTRAP, *places],
         stdin=subprocess.PIPE,

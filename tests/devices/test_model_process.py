@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -209,6 +210,28 @@ def test_the_current_folder_is_not_imported_from(tmp_path: Path, monkeypatch: py
     with ModelProcess("m.tflite") as process:
         assert process.run(pictures(1)).shape == (1, 3)
     assert path.exists()
+
+
+class NoNativeOpenCV:
+    """Stands for a system without libGL: OpenCV's loader is found, what it loads is not."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "cv2" and any(place.endswith("cv2") for place in sys.path):
+            raise ImportError("libGL.so.1: cannot open shared object file")
+
+
+def test_an_opencv_that_does_not_load_hides_nothing_of_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [NoNativeOpenCV(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")  # which the loader changes, too
+    with pytest.raises(ImportError, match="libGL"):
+        importlib.import_module("cv2")  # as `import keras` does
+    assert any(Path(place, "typing").is_dir() for place in sys.path)
+    with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
+        assert process.run(pictures(1)).shape == (1, 3)
 
 
 def test_what_a_runtime_prints_neither_breaks_nor_reaches_stdout(
