@@ -114,12 +114,13 @@ def quantize(
     zero = tflite_graph.zero_point(scale, offset)
     graph = tflite_graph.shift_input(graph, offset + zero * scale)
     counted = _Counted(images)
+    known = decided or {}
     ranges = activation_ranges(
-        graph, counted, scale=scale, offset=-zero * scale, known=decided or {}, threads=threads, progress=progress
+        graph, counted, scale=scale, offset=-zero * scale, known=known, threads=threads, progress=progress
     )
     in_float = tflite_classifier.float_tensors(graph) if precision == "int8" else ()
     if precision == "int16x8":
-        ranges = (ranges[0], *(replace(r, low=HEADROOM * r.low, high=HEADROOM * r.high) for r in ranges[1:]))
+        ranges = (ranges[0], *(r if r.tensor in known else _with_room(r) for r in ranges[1:]))
     levels, recipe = (255, "static_wi8_ai8") if precision == "int8" else (65535, "static_wi8_ai16")
     scales = {r.tensor: (r.high - r.low) / levels for r in ranges}
     graph = tflite_graph.lift_dead_channels(graph, lambda tensor: scales.get(tensor, 1.0))
@@ -196,6 +197,10 @@ def _quietly() -> Any:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+def _with_room(seen: TensorRange) -> TensorRange:
+    return replace(seen, low=HEADROOM * seen.low, high=HEADROOM * seen.high)
 
 
 class _Counted:

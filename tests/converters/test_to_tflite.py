@@ -102,8 +102,12 @@ def test_activations_of_16_bits_have_room_for_what_no_image_showed(images: np.nd
         ]
     )
     pale = (images // 2 + 64).astype(np.uint8)
-    file = to_tflite.quantize(to_tflite.trace(model), [pale], **SIGNED, precision="int16x8").flatbuffer
-    assert sqnr_db(reference(model, images, **SIGNED), answers(file, images)) > 35
+    traced = to_tflite.trace(model)
+    done = to_tflite.quantize(traced, [pale], **SIGNED, precision="int16x8")
+    assert sqnr_db(reference(model, images, **SIGNED), answers(done.flatbuffer, images)) > 35
+    known = {r.tensor: (r.low, r.high) for r in done.ranges[1:]}
+    again = to_tflite.quantize(traced, [pale], **SIGNED, precision="int16x8", decided=known)
+    assert again.flatbuffer == done.flatbuffer  # what is decided, is
 
 
 def test_float16_halves_the_file(core: Any, graph: bytes, images: np.ndarray) -> None:
