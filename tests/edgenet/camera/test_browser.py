@@ -767,17 +767,22 @@ def test_the_page_puts_the_same_label_first_as_the_server(chrome: Any) -> None:
         const { Classifier } = await import("/page/classifier.js");
         const fresh = { config, average: null, answered: 0, leader: -1 };
         const classifier = Object.assign(Object.create(Classifier.prototype), fresh);
-        return frames.map((scores, second) => classifier.rank(Float32Array.from(scores), 1000 * second).top[0].index);
+        return frames.map((scores, second) => {
+            const { index, smoothed } = classifier.rank(Float32Array.from(scores), 1000 * second).top[0];
+            return [index, smoothed];
+        });
     }"""
     frames = np.random.default_rng(5).random((12, 1000))
     frames *= 0.96 / frames.sum(axis=1, keepdims=True)
     frames[range(12), [7] * 4 + [900] * 2 + [7] * 2 + [900] * 4] += 0.04
-    smoother = Smoother(0.5)
-    here = [smoother(row, second * 1_000_000_000)[1] for second, row in enumerate(frames)]
     with serving() as view, opened(chrome, f"{view.url}healthz") as page:
-        there = page.evaluate(script, [{"smooth_s": 0.5, "labels": [], "top": 5}, frames.tolist()])
-    assert there == here
-    assert set(here) == {7, 900}
+        for smooth_s in (0.5, 2.0):
+            smoother = Smoother(smooth_s)
+            here = [smoother(row, second * 1_000_000_000) for second, row in enumerate(frames)]
+            there = page.evaluate(script, [{"smooth_s": smooth_s, "labels": [], "top": 5}, frames.tolist()])
+            assert [index for index, _ in there] == [leader for _, leader in here]
+            np.testing.assert_allclose([share for _, share in there], [mean[at] for mean, at in here], atol=1e-6)
+            assert {leader for _, leader in here} == {7, 900}
 
 
 def test_a_notice_is_shown_for_a_moment_once(chrome: Any) -> None:

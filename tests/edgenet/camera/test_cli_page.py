@@ -155,12 +155,13 @@ def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> Non
 
 
 def test_in_the_browser_options_reach_the_page(chrome: Any, label: tuple[Path, str], tmp_path: Path) -> None:
-    options = ("--port", "0", "--top", "2", "--mirror", "--rotate", "180", "--smooth", "0")
+    options = ("--port", "0", "--top", "2", "--mirror", "--rotate", "90", "--smooth", "0")
     with Started(tmp_path, default_model(), "--in-browser", *options) as it, opened(chrome, address(it)) as page:
         page.wait_for_selector(".mirrored")
         page.click("#camera")
         page.until("document.querySelectorAll('#labels li').length === 2")
+        page.until("document.getElementById('picture').height > document.getElementById('picture').width", 5)
         config = page.evaluate("fetch('config.json').then((answer) => answer.json())")["model"]
-        known = {"rotate": 180, "mirror": True, "top": 2, "smooth_s": 0, "probabilities": True}
+        known = {"rotate": 90, "mirror": True, "top": 2, "smooth_s": 0, "probabilities": True}
         assert config.items() >= known.items()
         assert page.complaints == []
