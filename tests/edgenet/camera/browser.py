@@ -33,6 +33,19 @@ from edgenet.symbols.glyphs import LABELS
 
 CLIP_SIZE = (640, 480)
 SHOWN = "document.querySelector('#labels li:first-child .name')?.title"
+CORNER_CAMERA = """
+    const paper = document.createElement("canvas");
+    [paper.width, paper.height] = [320, 240];
+    const pen = paper.getContext("2d");
+    let count = 0;
+    setInterval(() => {
+        pen.fillStyle = ["#000000", "#000010"][count++ % 2];
+        pen.fillRect(0, 0, 320, 240);
+        pen.fillStyle = window.corner ?? "#ff0000";
+        pen.fillRect(0, 0, 160, 120);
+    }, 100);
+    navigator.mediaDevices.getUserMedia = async () => paper.captureStream();
+"""
 
 
 @contextmanager
@@ -212,6 +225,35 @@ def drain(plug: socket.socket, quiet_s: float) -> bytes:
         while piece := plug.recv(1 << 20):
             data += piece
     return data
+
+
+@contextmanager
+def serving(controls: Controls | None = None, **options: Any) -> Iterator[WebView]:
+    """Yield a page's server that nothing is shown on yet."""
+    view = WebView(controls or Controls(), **options)
+    view.start()
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+def pixel(page: Any, x: float = 0.5, y: float = 0.5) -> list[int]:
+    """Return what the canvas shows at a place, RGB."""
+    script = """([x, y]) => {
+        const canvas = document.getElementById("picture");
+        const data = canvas.getContext("2d").getImageData(canvas.width * x, canvas.height * y, 1, 1).data;
+        return [...data].slice(0, 3);
+    }"""
+    return list(page.evaluate(script, [x, y]))
+
+
+def figures(page: Any) -> dict[str, str]:
+    """Return the figures that a page shows, by their names."""
+    pairs = page.evaluate(
+        "[...document.querySelectorAll('#figures > div')].map((pair) => [...pair.children].map((c) => c.textContent))"
+    )
+    return dict(pairs)
 
 
 class Answering(threading.Thread):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,13 @@ import numpy as np
 import pytest
 
 from edgenet.camera.classifier import default_model
-from edgenet.image import decode
+from edgenet.image import Pixels, decode
 from tests.devices.tiny_models import tiny_tflite, write
 
-from .browser import SHOWN, browser, clip, eventually, get, known_symbol, opened, own_certificate, playwright
+from .browser import SHOWN, browser, clip, eventually, get, opened, own_certificate
 from .started import Started, lines
 
 CAMERA = ("--source", "browser", "--port", "0")
-
-
-@pytest.fixture(scope="module")
-def play() -> Iterator[Any]:
-    with playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def label(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A clip of a symbol that the embedded model knows, and its label."""
-    path = tmp_path_factory.mktemp("clip") / "symbol.mjpeg"
-    return path, known_symbol(path)[0]
-
-
-@pytest.fixture(scope="module")
-def chrome(play: Any, label: tuple[Path, str]) -> Iterator[Any]:
-    with browser(play, label[0]) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +34,7 @@ def address(it: Started) -> str:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_what_a_browsers_camera_sees_is_on_its_page_and_in_the_log(
-    chrome: Any, label: tuple[Path, str], tls: tuple[object, ...], tmp_path: Path, host: str
+    chrome: Any, symbol: tuple[Path, str, Pixels], tls: tuple[object, ...], tmp_path: Path, host: str
 ) -> None:
     """On this machine without TLS, from the network with it: both are what browsers give a camera to."""
     log = tmp_path / "seen.jsonl"
@@ -66,13 +46,13 @@ def test_what_a_browsers_camera_sees_is_on_its_page_and_in_the_log(
         assert ("?token=" in url) == far
         with opened(chrome, url, ignore_https_errors=True) as page:
             page.click("#camera")
-            page.until(f"{SHOWN} === {json.dumps(label[1])}")
-            eventually(lambda: [one["label"] for one in lines(log)][5:6] == [label[1]])
+            page.until(f"{SHOWN} === {json.dumps(symbol[1])}")
+            eventually(lambda: [one["label"] for one in lines(log)][5:6] == [symbol[1]])
             assert page.complaints == []
         it.interrupt()
         assert it.ends() == 0
         assert "TLS" not in it.err
-    assert {one["raw_label"] for one in lines(log)} == {label[1]}
+    assert {one["raw_label"] for one in lines(log)} == {symbol[1]}
 
 
 @pytest.mark.slow
