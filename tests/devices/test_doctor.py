@@ -78,6 +78,14 @@ def test_a_runtime_that_imports_and_then_fails_is_found_out(tmp_path: Path, monk
     assert checks["ONNX Runtime"].fix == 'pip install "edgenet[device]"'
 
 
+def test_a_runtime_that_answers_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "BLUE", 0)
+    found = by_name(examine())
+    for name in ("LiteRT", "ONNX Runtime"):
+        assert not found[name].ok
+        assert found[name].found.endswith("answers wrongly to a tiny model")
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_where_onnx_runtimes_int8_is_not_exact_by_itself_it_says_so(
     monkeypatch: pytest.MonkeyPatch, exact: bool
