@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -128,3 +129,7 @@ def test_a_phone_that_cannot_is_left_alone(shell: LocalShell, programs: Path, tm
     with steady(shell, info):
         pass
     assert len(log.read_text().splitlines()) == 1
+    assert info.android
+    with steady(shell, dataclasses.replace(info, android=dataclasses.replace(info.android, api_level=29))):
+        pass
+    assert len(log.read_text().splitlines()) == 1  # Android 10 is not even asked
