@@ -46,7 +46,10 @@ def bench(
         bool, typer.Option("--profile-ops", help="Time each operator, too, in a run apart.")
     ] = False,
     max_ms: Annotated[float | None, typer.Option(help="Exit 3 if a file's median is above this.", min=0)] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for a device that another edgenet holds.", min=0)] = 60,
+    wait: Annotated[
+        float,
+        typer.Option(help="Seconds to wait for a device that another edgenet holds.", min=0, callback=options.finite),
+    ] = 60,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the results as JSON.")] = None,
     json: options.Json = False,
 ) -> None:

@@ -37,7 +37,8 @@ def evaluate(
         ),
     ] = None,
     min_top1: Annotated[
-        float | None, typer.Option(help="Exit 3 if a top-1 is below this share, such as 0.7.", min=0, max=1)
+        float | None,
+        typer.Option(help="Exit 3 if a top-1 is below this share, such as 0.7.", min=0, max=1, callback=options.finite),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     trust: options.Trust = False,

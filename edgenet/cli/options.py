@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import sys
 from enum import Enum
@@ -41,6 +42,13 @@ class Crop(Enum):
 
     center = "center"
     squash = "squash"
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse NaN, above and below which is nothing: a gate at NaN would hold back no file. For Option's callback."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to hold anything against.")
+    return value
 
 
 Model = Annotated[

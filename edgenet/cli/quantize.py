@@ -57,7 +57,11 @@ def quantize(
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Points of top-1 that a file may lose on --validation (0.5); more: exit 3.", min=0),
+        typer.Option(
+            help="Points of top-1 that a file may lose on --validation (0.5); more: exit 3.",
+            min=0,
+            callback=options.finite,
+        ),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each layer loses, and why.")] = False,
     limit: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,

@@ -416,6 +416,21 @@ def test_empty_calibration_folder_and_too_few_images(edgenet: Edgenet, pictures:
     assert "6 calibration images" in ran.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("evaluate", "a.tflite", "--data", ".", "--min-top1"), ("quantize", "symbols", "--max-drop")),
+        *(("camera", "--smooth"), ("bench", "a.tflite", "--wait")),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_gate_at_nan_would_hold_back_nothing_and_is_refused(edgenet: Edgenet, words: tuple[str, ...]) -> None:
+    ran = edgenet(*words, "nan")
+    assert ran.code == 2
+    assert "nan is no number to hold anything" in ran.err
+    assert words[-1] in ran.err
+
+
 def test_wrong_class_count_is_refused(edgenet: Edgenet, tmp_path: Path) -> None:
     labels, out = tmp_path / "labels.txt", tmp_path / "out"
     labels.write_text("a\nb\nc\n")
