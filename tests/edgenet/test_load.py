@@ -21,6 +21,7 @@ from edgenet.errors import EdgenetError, UsageError
 from edgenet.labels import Labels
 from edgenet.nets import weights
 from edgenet.nets.affine import answers_probabilities, as_classifier, flatten, input_affine
+from edgenet.nets.graph import _computes
 from edgenet.nets.h5 import names_in
 from edgenet.nets.load import load_model
 from edgenet.nets.network import open_network
@@ -534,6 +535,47 @@ def test_no_graph_hides_what_it_does(tmp_path: Path, hidden: str) -> None:
                 node.op = "SymbolicGradient"
     file.write_bytes(saved.SerializeToString())
     assert f"({'SymbolicGradient' if hidden.startswith('a ') else 'WriteFile'})" in refused(tmp_path / "saved")
+
+
+def test_a_branch_of_several_hides_nothing(tmp_path: Path) -> None:
+    def write() -> Any:
+        tf.io.write_file(str(tmp_path / "owned"), "owned")
+        return tf.constant(0)
+
+    module = Reaching(lambda: tf.switch_case(tf.constant(1), [lambda: tf.constant(1), write]))
+    tf.saved_model.save(module, str(tmp_path / "saved"), {"serving_default": module.__call__})
+    assert "(WriteFile)" in refused(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("key", ["saved_model_main_op", "legacy_init_op"])
+def test_what_runs_as_a_saved_model_is_loaded_hides_nothing(tmp_path: Path, key: str) -> None:
+    module = Reaching(lambda: None)
+    tf.saved_model.save(module, str(tmp_path / "saved"), {"serving_default": module.__call__})
+    file = tmp_path / "saved" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString(file.read_bytes())
+    (meta,) = saved.meta_graphs
+    meta.graph_def.node.add(name="write", op="WriteFile")
+    meta.graph_def.node.add(name="init", op="NoOp", input=["^write"])
+    meta.collection_def[key].node_list.value.append("init")
+    file.write_bytes(saved.SerializeToString())
+    assert "'write' (WriteFile)" in refused(tmp_path / "saved")
+
+
+def test_what_an_operation_may_do() -> None:
+    reaching = (
+        *("Abort", "ImmutableConst", "InitializeTableFromTextFileV2", "RecordInput", "RemoteCall", "SymbolicGradient"),
+        *("ReadFile", "WriteFile", "MatchingFiles", "RestoreV2", "SaveV2", "MergeV2Checkpoints", "PrintV2", "PyFunc"),
+        *("EagerPyFunc", "FileSystemSetConfiguration", "TensorDataset", "TextLineDataset", "CollectiveReduce", "Send"),
+        *("DecodeProtoV2", "TPUExecute", "WriteSummary", "DebugIdentity", "no such operation", "__name__"),
+    )
+    computing = (
+        *("Conv2D", "DepthwiseConv2dNative", "MatMul", "FusedBatchNormV3", "Softmax", "Mean", "AvgPool", "Relu6", "If"),
+        *("PartitionedCall", "StatefulPartitionedCall", "ReadVariableOp", "ResizeBilinear", "StridedSlice", "Einsum"),
+        *("Cast", "Assert", "XlaCallModule", "HashTableV2", "DecodeJpeg", "FakeQuantWithMinMaxVars", "While", "Case"),
+    )
+    assert [op for op in reaching if _computes(op)] == []
+    assert [op for op in computing if not _computes(op)] == []
 
 
 def test_a_saved_model_of_tensorflow_1_is_loaded(tmp_path: Path) -> None:
