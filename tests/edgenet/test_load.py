@@ -434,6 +434,11 @@ def test_a_lambda_runs_only_with_trust(tmp_path: Path, suffix: str) -> None:
         {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
         {"module": "builtins", "class_name": "function", "config": "eval", "registered_name": "eval"},
         {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"name": "x", "filepath": "/tmp"}},
+        {"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"name": "x", "module": "eA=="}},
+        {"module": "keras.saving", "class_name": "function", "config": "load_model", "registered_name": "load_model"},
+        {"module": "keras", "class_name": "function", "config": "Model", "registered_name": "Model"},
+        {"module": "keras.src.engine.training", "class_name": "function", "config": "load", "registered_name": "load"},
+        {"module": "keras_other.layers", "class_name": "Dense", "config": {"name": "x"}},
     ],
 )
 def test_a_config_that_calls_other_code_is_refused(tmp_path: Path, item: dict[str, Any]) -> None:
@@ -657,6 +662,14 @@ def test_hdf5_bombs_and_links(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "link.h5", "a") as file:
         file["secret"] = h5py.ExternalLink("/etc/passwd", "/")
     assert "link to another place" in refused(tmp_path / "link.h5")
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        layout = h5py.VirtualLayout((4,), np.uint8)
+        layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+        file.create_virtual_dataset("stolen", layout)
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        file.create_dataset("stolen", (4,), np.uint8, external=[("/etc/passwd", 0, 4)])
+    for name in ("virtual.h5", "external.h5"):
+        assert "dataset 'stolen' takes its data from another file" in refused(tmp_path / name)
 
 
 def test_damaged_files(tmp_path: Path) -> None:
