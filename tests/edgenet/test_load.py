@@ -405,6 +405,22 @@ def test_a_nested_backbone_may_answer_several_scales() -> None:
     np.testing.assert_allclose(flatten(model).predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5)
 
 
+def test_flatten_leaves_out_what_only_training_uses_and_nothing_else() -> None:
+    front = [layers.RandomFlip(), layers.RandomCrop(24, 20), layers.Activation("linear"), layers.GaussianNoise(0.9)]
+    model = shuffle(small([*front, layers.Conv2D(4, 3), layers.Activation("relu"), layers.Dropout(0.5)]))
+    flat = flatten(model)
+    assert [type(layer).__name__ for layer in flat.layers[1:4]] == ["RandomCrop", "Conv2D", "Activation"]
+    np.testing.assert_allclose(flat.predict(RAW, verbose=0), model.predict(RAW, verbose=0), rtol=1e-5)
+
+
+def test_a_logit_that_is_clipped_stays_so() -> None:
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=2)(layers.Rescaling(1 / 255)(image)))
+    model = shuffle(keras.Model(image, keras.ops.clip(layers.Dense(1)(x), -1e-3, 1e-3)))
+    yes = 1 / (1 + np.exp(-model.predict(RAW, verbose=0)))
+    np.testing.assert_allclose(as_classifier(model).predict(RAW, verbose=0), np.hstack([1 - yes, yes]), atol=1e-6)
+
+
 def test_flatten_renames_twins() -> None:
     image = keras.Input((32, 32, 3))
     halves = [small([], layers.Dense(3, name="twin"))(image), small([], layers.Dense(3, name="twin"))(image)]
@@ -463,6 +479,13 @@ def rewritten(folder: Path, change: Any) -> Path:
 def test_a_layer_that_would_exhaust_memory_is_refused(tmp_path: Path) -> None:
     path = rewritten(tmp_path, lambda config: config["config"]["layers"][1]["config"].update(filters=10**12))
     assert "filters = 1000000000000" in refused(path)
+
+
+def test_what_only_training_uses_may_be_anybodys(tmp_path: Path) -> None:
+    theirs = {"module": "theirs", "class_name": "Own", "config": {}, "registered_name": "Own"}
+    parts = {"kernel_initializer": theirs, "kernel_regularizer": theirs, "bias_constraint": theirs}
+    path = rewritten(tmp_path, lambda config: config["config"]["layers"][1]["config"].update(parts))
+    assert load_model(path).output_shape == (None, 3)
 
 
 def test_a_custom_class_is_told(tmp_path: Path) -> None:
