@@ -134,7 +134,7 @@ def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> Non
         assert (tmp_path / page.evaluate(toast).removeprefix("saved ")).exists()
 
 
-def test_in_the_browser_options_reach_the_page(chrome: Any, label: tuple[Path, str], tmp_path: Path) -> None:
+def test_in_the_browser_options_reach_the_page(chrome: Any, symbol: tuple[Path, str, Pixels], tmp_path: Path) -> None:
     options = ("--port", "0", "--top", "2", "--mirror", "--rotate", "90", "--smooth", "0")
     with Started(tmp_path, default_model(), "--in-browser", *options) as it, opened(chrome, address(it)) as page:
         page.wait_for_selector(".mirrored")
