@@ -12,6 +12,8 @@ import numpy as np
 
 from converters.onnx_graph import INPUT, Graph, Node
 
+NEARLY_ZERO = 1e-30
+
 
 def simplify(graph: Graph) -> None:
     """Run every rewrite."""
@@ -139,6 +141,19 @@ def _fold_pads(graph: Graph) -> None:
             extra = [pads[2], pads[3], pads[6], pads[7]]
             conv.attributes["pads"] = [a + b for a, b in zip(conv.attributes["pads"], extra, strict=True)]
         graph.remove(pad, pad.inputs[0])
+
+
+def keep_pads_of_pools(graph: Graph) -> None:
+    """Let a zero padding before a maximum stay: ONNX Runtime would make it part of the MaxPool, which pads with -inf.
+
+    It does so where the padding is 0 exactly; what cannot be negative has the same maximum both ways.
+    """
+    made, read = graph.producers(), graph.consumers()
+    for pad in [node for node in graph.nodes if node.op == "Pad" and len(node.inputs) == 2]:
+        source = made.get(pad.inputs[0])
+        pooled = any(reader.op == "MaxPool" for reader in read.get(pad.output, []))
+        if pooled and (source is None or source.op != "Relu"):
+            pad.inputs.append(graph.constant(np.array(NEARLY_ZERO, np.float32), f"{pad.output}.value"))
 
 
 def _fold_scale_before(graph: Graph) -> None:

@@ -193,9 +193,11 @@ def _graph(core: keras.Model, scale: float, offset: float) -> tuple[Graph, str]:
     if len(core.outputs) != 1 or len(core.outputs[0].shape) != 2:
         raise ConverterError(f"{core.name} is no classifier: its output is not [n, classes]")
     try:
-        return onnx_walk.write(core, scale, offset), ""
+        graph, fallback = onnx_walk.write(core, scale, offset), ""
     except (UnsupportedLayerError, AttributeError, IndexError, KeyError, TypeError) as exc:
-        return onnx_fallback.write(core, scale, offset), f"{type(exc).__name__}: {exc}"
+        graph, fallback = onnx_fallback.write(core, scale, offset), f"{type(exc).__name__}: {exc}"
+    onnx_rewrites.keep_pads_of_pools(graph)
+    return graph, fallback
 
 
 def _pack_halves(graph: Graph) -> None:

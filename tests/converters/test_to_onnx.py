@@ -197,6 +197,21 @@ def test_gelu_groups_and_splits_go_through_tf2onnx(tmp_path: Path) -> None:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
 
 
+@pytest.mark.parametrize("writer", ["direct", "tf2onnx"])
+def test_zeros_around_what_is_negative_count_in_a_maximum(writer: str, tmp_path: Path) -> None:
+    """ResNet V2 pads what a convolution answers, without a ReLU between."""
+    image = layers.Input((24, 24, 3))
+    below = keras.initializers.Constant(-2.0)
+    x = layers.ZeroPadding2D(1)(layers.Conv2D(8, 3, padding="same", bias_initializer=below)(image))
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = layers.Permute((2, 1, 3))(x) if writer == "tf2onnx" else x
+    model = keras.Model(image, layers.Dense(4, "softmax")(layers.Flatten()(x)))
+    images = pictures(4, 24)
+    assert bool(same(model, tmp_path / "m.onnx", images, **V1).fallback) == (writer == "tf2onnx")
+    written(to_onnx.quantize(model, [images], **V1), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.03
+
+
 def test_what_tf2onnx_writes_is_valid_in_16_bits_too(tmp_path: Path) -> None:
     image = layers.Input((24, 24, 3))
     x = layers.LayerNormalization()(layers.Conv2D(6, 3, strides=2)(image))  # means whose axes are read from opset 18 on
