@@ -90,7 +90,10 @@ def _emit(graph: Graph, operation: Any, args: tuple[Any, ...], kwargs: dict[str,
         raise refuse(operation, "not one of Keras' own")
     if not isinstance(operation, keras.layers.Layer):
         return _emit_arithmetic(graph, operation, args, kwargs)
-    xs = [a for a in keras.tree.flatten((args, kwargs)) if isinstance(a, Tensor)]
+    given = keras.tree.flatten((args, kwargs))
+    xs = [a for a in given if isinstance(a, Tensor)]
+    if any(hasattr(a, "shape") for a in given if not isinstance(a, Tensor)):
+        raise refuse(operation, "a constant array among its inputs")
     if kind in IDENTITIES:
         return xs[0]
     if kind not in RULES:
@@ -255,6 +258,8 @@ def _reshape(graph: Graph, x: Tensor, shape: tuple[int, ...], wish: str) -> Tens
 
 
 def _emit_reshape(graph: Graph, layer: Any, xs: list[Tensor]) -> Tensor:
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        raise refuse(layer, "channels first")
     shape = tuple(layer.compute_output_shape((1, *xs[0].shape))[1:])
     return xs[0] if shape == xs[0].shape else _reshape(graph, xs[0], shape, layer.name)
 

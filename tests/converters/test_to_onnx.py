@@ -212,6 +212,24 @@ def test_zeros_around_what_is_negative_count_in_a_maximum(writer: str, tmp_path:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.03
 
 
+RAMP = np.linspace(-3, 3, 16 * 16 * 4, dtype=np.float32).reshape(1, 16, 16, 4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: layers.Add()([x, RAMP]),
+        lambda x: layers.Multiply()([x, RAMP]),
+        layers.Flatten(data_format="channels_first"),
+    ],
+    ids=["add", "multiply", "flatten"],
+)
+def test_constant_inputs_and_another_order_count(layer: Callable[[Any], Any], tmp_path: Path) -> None:
+    image = layers.Input((16, 16, 3))
+    x = layers.Flatten()(layer(layers.Conv2D(4, 3, padding="same")(image)))
+    same(keras.Model(image, layers.Dense(4, "softmax")(x)), tmp_path / "m.onnx", pictures(3, 16), **V1)
+
+
 def test_what_tf2onnx_writes_is_valid_in_16_bits_too(tmp_path: Path) -> None:
     image = layers.Input((24, 24, 3))
     x = layers.LayerNormalization()(layers.Conv2D(6, 3, strides=2)(image))  # means whose axes are read from opset 18 on
