@@ -184,7 +184,9 @@ def _as_converter_error() -> Any:
     try:
         yield
     except (TensorflowRefusal, tf.errors.OpError, ValueError, TypeError, NotImplementedError) as exc:
-        raise ConverterError(f"TensorFlow cannot express this network in TFLite: {_first_line(exc)}") from exc
+        unknown = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", str(exc))))
+        why = f"TFLite has no {', '.join(unknown)}; convert to ONNX instead" if unknown else _first_line(exc)
+        raise ConverterError(f"TensorFlow cannot express this network in TFLite: {why}") from exc
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from converters import tflite_graph, to_tflite
 from converters.calibration import SMALLEST_SPAN, activation_ranges
+from converters.errors import ConverterError
 
 SIGNED = {"scale": 1 / 127.5, "offset": -1.0}
 BYTES = {"scale": 1.0, "offset": 0.0}
@@ -108,6 +109,16 @@ def test_activations_of_16_bits_have_room_for_what_no_image_showed(images: np.nd
     known = {r.tensor: (r.low, r.high) for r in done.ranges[1:]}
     again = to_tflite.quantize(traced, [pale], **SIGNED, precision="int16x8", decided=known)
     assert again.flatbuffer == done.flatbuffer  # what is decided, is
+
+
+def test_what_tflite_lacks_is_named() -> None:
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.UpSampling2D(2, interpolation="bicubic"), keras.layers.Flatten()]
+    )
+    with pytest.raises(ConverterError, match=r"TFLite: TFLite has no ResizeBicubic; convert to ONNX instead$"):
+        to_tflite.trace(model)
 
 
 def test_float16_halves_the_file(core: Any, graph: bytes, images: np.ndarray) -> None:
