@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# An environment that could not be made whole (Debian without python3-venv) is made anew the next time.
+.DELETE_ON_ERROR:
+
 .PHONY: demo test lint format lock mediapipe zig clean
 
 demo: $(VENV)/.convert
