@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import time
@@ -191,9 +192,15 @@ def _ground(shell: Shell, target: Target) -> list[Check]:
         Check("tools", not lacking, True, tools, install if lacking else ""),
         Check("room", enough, True, left, "" if enough else more),
     ]
-    if target.kind != "local":  # here, the runtimes of Python serve
-        checks.append(_runtime("\nbundle:" in answer, target))
+    checks.append(_runtimes_here() if target.kind == "local" else _runtime("\nbundle:" in answer, target))
     return checks
+
+
+def _runtimes_here() -> Check:
+    """Check Python's own: on this machine they serve."""
+    there = [name for name in ("ai_edge_litert", "tflite_runtime", "onnxruntime") if importlib.util.find_spec(name)]
+    found = ", ".join(there) or "neither LiteRT nor ONNX Runtime"
+    return Check("runtime", bool(there), True, found, "" if there else 'pip install "edgenet[device]"')
 
 
 def _runtime(there: bool, target: Target) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,11 @@ def test_without_adb_there_are_no_phones(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for variable in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         monkeypatch.delenv(variable, raising=False)
     assert [one.target for one in survey()] == [LOCAL]
+
+
+def test_here_a_benchmark_needs_a_runtime_of_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {one.name: one for one in examine(LOCAL)[1]}["runtime"].ok
+    for name in ("ai_edge_litert", "tflite_runtime", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    lacking = [one for one in examine(LOCAL)[1] if one.needed and not one.ok]
+    assert [(one.name, one.fix) for one in lacking] == [("runtime", 'pip install "edgenet[device]"')]
