@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from edgenet.artifact import Format
 from edgenet.dataset import LabelledImages, fingerprint, image_files
+from edgenet.errors import UsageError
 from edgenet.labels import Labels
 
 FEW_IMAGES = 100
@@ -24,6 +25,9 @@ class Order:
         labels: names of the classes; None: the network's own, if it has any.
         crop: how a picture that is not of the input's shape is cut: "center" or "squash".
         command: the command line, for the manifest.
+
+    Raises:
+        UsageError: formats are no tuple of "tflite" and "onnx".
     """
 
     formats: tuple[Format, ...]
@@ -31,6 +35,10 @@ class Order:
     labels: Labels | None = None
     crop: Literal["center", "squash"] = "center"
     command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.formats or not set(self.formats) <= set(get_args(Format)):
+            raise UsageError(f'formats {self.formats!r}: give ("tflite",), ("onnx",) or ("tflite", "onnx")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,9 @@ class Demand:
         validation: labelled images to judge by, never to calibrate by; None: nobody has any.
         max_drop: points of top-1 that a file may lose on them; None: nobody minds.
         explain: say what each layer loses.
+
+    Raises:
+        UsageError: there is no such effort.
     """
 
     effort: Effort = "fast"
@@ -81,6 +92,10 @@ class Demand:
     validation: LabelledImages | None = None
     max_drop: float | None = None
     explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.effort not in get_args(Effort):
+            raise UsageError(f'effort {self.effort!r}: give "plain", "fast" or "best"')
 
     @property
     def names_layers(self) -> bool:
