@@ -51,11 +51,11 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     Raises:
         EdgenetError, ConverterError, DeviceError: a step failed.
     """
+    progress("build the network", 0, 0)
+    network = open_network("symbols")  # first, as it needs Keras: without it nothing is written
     progress("generate images of the symbols", 0, 0)
     write_folder(folder / "symbols-calibration", CALIBRATION_PER_CLASS, CALIBRATION_SEED)
     write_folder(folder / "symbols-images", EVALUATION_PER_CLASS, EVALUATION_SEED)
-    progress("build the network", 0, 0)
-    network = open_network("symbols")
     order = Order(("tflite", "onnx"), folder, command=command)
     calibration = calibration_images(folder / "symbols-calibration", CALIBRATION_PER_CLASS * len(LABELS))
     made = (
