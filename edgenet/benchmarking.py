@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,11 +94,23 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What one call measured; failures: a line for each device, or file on one, that could not be measured."""
+    """What one call measured.
+
+    Attributes:
+        rows: a result each.
+        profiles: operators' times, where they were asked for.
+        failures: a line for each device, or file on one, that could not be measured.
+        command: the command line.
+        started_at: UTC, ISO 8601.
+        tools: versions of what measures on this machine, by its name.
+    """
 
     rows: tuple[Row, ...]
     profiles: tuple[Profile, ...]
     failures: tuple[str, ...]
+    command: str
+    started_at: str
+    tools: Mapping[str, str]
 
 
 def on_devices(
@@ -145,7 +157,9 @@ def on_devices(
     if len(targets) == 1 and not found.rows:
         raise DeviceError("; ".join(words for _, words in found.failures))
     named = [f"{name}: {words}" if len(targets) > 1 else words for name, words in found.failures]
-    return Benchmark(tuple(found.rows), tuple(found.profiles), tuple(named))
+    return Benchmark(
+        tuple(found.rows), tuple(found.profiles), tuple(named), command, recorder.started_at, recorder.tools
+    )
 
 
 @dataclass(slots=True)

@@ -35,7 +35,9 @@ _LAST_BITS = "the last bits of a float answer may differ between families of pro
 def document(result: Benchmark) -> dict[str, Any]:
     """Lay a benchmark out for JSON, every sample kept."""
     return {
-        "rows": [row_json(row) for row in result.rows],
+        "command": result.command,
+        "tools": result.tools,
+        "rows": [{**row_json(row), "started_at": result.started_at} for row in result.rows],
         "operators": [
             {
                 **dataclasses.asdict(one),

@@ -46,11 +46,15 @@ class Recorder:
 
     Attributes:
         kept: how many repetitions are in the database.
+        started_at: when it was made, UTC, ISO 8601.
+        tools: versions of what measures here, by its name.
     """
 
     def __init__(self, command: str, *, warn: Callable[[str], None], tools: Mapping[str, str] | None = None) -> None:
         self._warn = warn
-        self._command = {"command": command, "tools": json.dumps(_tools() if tools is None else dict(tools))}
+        self.started_at = _now()
+        self.tools: Mapping[str, str] = _tools() if tools is None else tools
+        self._command = {"command": command, "tools": json.dumps(dict(self.tools))}
         self._pending: list[Step] = []
         self._warned = False
         self._call: _Call | None = None
@@ -156,6 +160,7 @@ def _repetition(one: Repetition) -> dict[str, Any]:
         "ended_at": _now(),
         "fault": one.fault,
         "after_gap": one.after_gap,
+        "hot": one.hot,
         "warmup_runs": run.warmup_runs,
         "load_ms": run.load_ms,
         "first_ms": run.first_ms,

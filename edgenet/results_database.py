@@ -39,6 +39,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
             state_end TEXT NOT NULL, median_ms REAL NOT NULL, samples BLOB NOT NULL, UNIQUE (result_id, number))""",
         "CREATE INDEX results_of_a_file ON results (sha256)",
     ),
+    ("ALTER TABLE repetitions ADD COLUMN hot INTEGER NOT NULL DEFAULT 0",),
 ]
 """Statements that lead from each version of the schema (PRAGMA user_version) to the next. Only ever appended to.
 

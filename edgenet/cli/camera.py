@@ -99,10 +99,7 @@ def camera(
     threads: Annotated[
         int | None, typer.Option(help="Of one inference. Default: the cores but one, up to 4.", min=1)
     ] = None,
-    smooth: Annotated[
-        float,
-        typer.Option(help="Seconds that answers are averaged over; 0: not at all.", min=0, callback=options.finite),
-    ] = 0.5,
+    smooth: Annotated[float, typer.Option(help="Seconds that answers are averaged over; 0: not at all.", min=0)] = 0.5,
     mirror: Annotated[bool, typer.Option("--mirror", help="Show the picture as in a mirror.")] = False,
     rotate: Annotated[int, typer.Option(help="Degrees clockwise: 0, 90, 180, 270.")] = 0,
     roi: Annotated[

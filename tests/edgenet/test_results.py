@@ -296,7 +296,7 @@ def a_folder_itself(home: Path) -> None:
     ("spoil", "says"),
     [
         (corrupt, "file is not a database; it is damaged: move it away"),
-        (newer, "is of schema 99, written by a newer edgenet; this one knows 1: upgrade edgenet"),
+        (newer, "is of schema 99, written by a newer edgenet; this one knows 2: upgrade edgenet"),
         (not_a_folder, "check its folder's permissions, or set EDGENET_DATA_HOME"),
         (a_folder_itself, "unable to open database file; check its folder's permissions"),
     ],
@@ -373,14 +373,14 @@ def test_what_could_not_be_written_is_written_at_the_end(
     warnings: list[str] = []
     with Recorder("edgenet bench", warn=warnings.append) as recorder:
         keep = recorder.keeper("pi4", "ssh", "native")
-        keep(model, 1, Repetition(0, run_of(5.0), "", False))
+        keep(model, 1, Repetition(0, run_of(5.0), "", False, hot=True))
         with contextlib.closing(sqlite3.connect(home / "results.sqlite3", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             keep(model, 1, Repetition(1, run_of(5.0), "", True))
     (one,) = recent(9)
     assert len(warnings) == 1
     assert [kept.round for kept in one.repetitions] == [0, 1]
-    assert sql(home, "SELECT after_gap, warmup_runs FROM repetitions ORDER BY number") == [(0, 6), (1, 6)]
+    assert sql(home, "SELECT after_gap, hot, warmup_runs FROM repetitions ORDER BY number") == [(0, 1, 6), (1, 0, 6)]
 
 
 def test_an_interrupt_as_a_transaction_ends_doubles_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,16 +408,26 @@ def test_an_older_database_is_led_to_the_newest_schema(
     home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record([model], Board(itertools.repeat(5.0)))
+    known = results_database.MIGRATIONS
     step = ("ALTER TABLE results ADD COLUMN note TEXT NOT NULL DEFAULT ''", "CREATE TABLE extra (id INTEGER)")
-    monkeypatch.setattr(results_database, "MIGRATIONS", [*results_database.MIGRATIONS, (*step, "no SQL")])
+    monkeypatch.setattr(results_database, "MIGRATIONS", [*known, (*step, "no SQL")])
     with pytest.raises(EdgenetError):
         recent(9)
-    assert sql(home, "PRAGMA user_version") == [(1,)]  # half a step is none
+    assert sql(home, "PRAGMA user_version") == [(len(known),)]  # half a step is none
     assert sql(home, "SELECT name FROM sqlite_master WHERE name = 'extra'") == []
-    monkeypatch.setattr(results_database, "MIGRATIONS", [*results_database.MIGRATIONS[:1], step])
+    monkeypatch.setattr(results_database, "MIGRATIONS", [*known, step])
     record([model], Board(itertools.repeat(5.0)))
     assert [len(one.repetitions) for one in recent(9)] == [5, 5]
-    assert sql(home, "PRAGMA user_version") == [(2,)]
+    assert sql(home, "PRAGMA user_version") == [(len(known) + 1,)]
+
+
+def test_a_database_of_the_first_schema_goes_on(home: Path, model: Path) -> None:
+    record([model], Board(itertools.repeat(5.0)))
+    sql(home, "ALTER TABLE repetitions DROP COLUMN hot")
+    sql(home, "PRAGMA user_version = 1")
+    record([model], Board(itertools.repeat(5.0)))
+    assert [len(one.repetitions) for one in recent(9)] == [5, 5]
+    assert sql(home, "SELECT DISTINCT hot FROM repetitions") == [(0,)]
 
 
 def test_a_file_that_was_only_just_begun_holds_no_result(home: Path, model: Path) -> None:
