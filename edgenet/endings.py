@@ -46,15 +46,16 @@ class _Asked:
         self._at_s: dict[int, float] = {}  # time.monotonic(), by signal
 
     def __call__(self, number: int, _: object) -> None:
-        """Act the first time; the second time, let what was before do so."""
+        """Act the first time; the second time, let what was before do so. The same one may come again at any line."""
+        again = number in self._acted
         if self.lately(number):
             return
-        if number in self._acted:
+        if again:
             signal.signal(number, self.before[number])
             signal.raise_signal(number)
             return
-        self._acted.add(number)
         self._note(number, time.monotonic())
+        self._acted.add(number)
         if number == _HANGUP:
             signal.signal(number, signal.SIG_IGN)
         self._act()

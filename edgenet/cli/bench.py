@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,7 +61,7 @@ def bench(
     from devices.timing import Schedule
     from edgenet import benchmarking, benchmarking_report
     from edgenet.appearing import check_folder
-    from edgenet.errors import GateMissed, UsageError
+    from edgenet.errors import UsageError
 
     if max_ms is not None and not math.isfinite(max_ms):
         raise UsageError(f"--max-ms {max_ms}: give milliseconds, such as 20")
@@ -86,12 +87,20 @@ def bench(
     if result.failures:
         raise DeviceError("; ".join(result.failures))
     if max_ms is not None:
-        unproven = [_named(row) for row in result.rows if all(one.fault for one in row.latency.repetitions)]
-        if unproven:
-            raise DeviceError(f"--max-ms: no repetition counts, so nothing is proven of {', '.join(unproven)}")
-        slow = [_named(row) for row in result.rows if row.latency.median_ms > max_ms]
-        if slow:
-            raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
+        _judge(result.rows, max_ms)
+
+
+def _judge(rows: Sequence[Row], max_ms: float) -> None:
+    """Raise GateMissed where a median is above the limit, DeviceError where nothing is proven of a file."""
+    from devices.errors import DeviceError
+    from edgenet.errors import GateMissed
+
+    unproven = [_named(row) for row in rows if all(one.fault for one in row.latency.repetitions)]
+    if unproven:
+        raise DeviceError(f"--max-ms: no repetition counts, so nothing is proven of {', '.join(unproven)}")
+    slow = [_named(row) for row in rows if row.latency.median_ms > max_ms]
+    if slow:
+        raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
 
 
 def _save(document: dict[str, Any], folder: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from edgenet import endings
 from edgenet.camera.frame import Controls
 from edgenet.camera.leaving import leaving
 from edgenet.endings import when_asked_to_end
@@ -90,6 +94,32 @@ def test_a_terminal_that_is_gone_may_be_said_twice_and_who_ignores_that_goes_on(
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_a_ctrl_c_that_comes_at_any_line_of_taking_the_first_is_the_same_one(line: int) -> None:
+    lines_left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines_left
+        if frame.f_code.co_filename != endings.__file__:
+            return None
+        lines_left -= event == "line"
+        if lines_left == -1:
+            lines_left = -2
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    controls = Controls()
+    before = sys.gettrace()
+    with leaving(controls) as opened:
+        opened()
+        sys.settrace(trace)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            sys.settrace(before)
+    assert controls.quit.is_set()
 
 
 @pytest.mark.parametrize("apart_s", [0.0, 0.002, 0.02, 0.05, 0.1])
