@@ -125,7 +125,7 @@ def _proven(partial: Path, path: Path, manifest: Manifest) -> Manifest:
         with ModelProcess(partial) as process:
             info = process.info
     except DeviceError as exc:
-        raise type(exc)(str(exc).replace(str(partial), f"{path}, just made,")) from exc
+        raise type(exc)(str(exc).replace(str(partial), f"{path} (just made)")) from exc
     image, answer = info.inputs[0], info.outputs[0]
     expected = (1, manifest.input.height, manifest.input.width, 3)
     if (image.shape, image.dtype) != (expected, "uint8") or answer.shape != (1, manifest.output.classes):

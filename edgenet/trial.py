@@ -103,7 +103,7 @@ def choose(candidates: tuple[Candidate, ...], format_: Format, on: Images) -> tu
                     attempts.append(judged(candidate.what, format_, on, lambda images: _answers(pool, images)))
             latencies = measure(files, (1,), QUICK)
         except DeviceError as exc:
-            raise type(exc)(str(exc).replace(folder, f"the {format_} file, just made,")) from exc
+            raise type(exc)(str(exc).replace(folder, f"the {format_} file (just made)")) from exc
     best = better(attempts, len(on.images))
     measured = [
         dataclasses.replace(

@@ -80,12 +80,12 @@ def _interrupt() -> NoReturn:
 
 def error(message: str) -> None:
     """Print one line that says what is wrong."""
-    print(f"edgenet: {' '.join(message.split())}", file=sys.stderr)
+    _write(f"edgenet: {' '.join(message.split())}\n", sys.stderr)
 
 
 def warn(message: str) -> None:
     """Print one line that is no error."""
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    _write(f"warning: {' '.join(message.split())}\n", sys.stderr)
 
 
 def show(result: RenderableType) -> None:
@@ -97,20 +97,18 @@ def show(result: RenderableType) -> None:
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as drawn:  # by itself it would end the process where nobody reads it
         console.print(result)
-    _write(drawn.get())
+    _write(drawn.get(), stream)
 
 
 def show_json(document: Any) -> None:
     """Print the result as exactly one JSON document."""
-    _write(json_text(document))
+    _write(json_text(document), _results())
 
 
-def _write(text: str) -> None:
-    """Print to stdout. Whoever reads it may have seen enough: the exit code says all the same what came out."""
-    stream = _results()
+def _write(text: str, stream: IO[str]) -> None:
+    """Print. Whoever reads it may have seen enough: the exit code says all the same what came out."""
     try:
-        stream.write(text)
-        stream.flush()
+        print(text, end="", file=stream, flush=True)
     except BrokenPipeError:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())  # for what is left of it
@@ -169,7 +167,7 @@ class Progress:
             self._bar.update(self._task, completed=done, total=total or None)
         elif what != self._what or time.monotonic() - self._printed_s > PLAIN_EVERY_S:
             count = f" {done}/{total}" if total and done else ""
-            print(f"{what}{count}", file=sys.stderr, flush=True)
+            _write(f"{what}{count}\n", sys.stderr)
             self._printed_s = time.monotonic()
         self._what = what
 
