@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from edgenet import publish
 from edgenet.artifact import Artifact
+from edgenet.errors import UsageError
 from edgenet.nets.network import Network
 from edgenet.order import Order
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much (0: nobody knows)."""
 
+FloatPrecision = Literal["float32", "float16"]
 
-def convert(
-    network: Network, precision: Literal["float32", "float16"], order: Order, progress: Progress
-) -> tuple[Artifact, ...]:
+
+def convert(network: Network, precision: FloatPrecision, order: Order, progress: Progress) -> tuple[Artifact, ...]:
     """Convert a network into float files, one a format, each opened by its runtime and run once.
 
     Raises:
+        UsageError: another precision.
         EdgenetError: the labels do not fit, or a file cannot be written.
         ConverterError: a layer cannot be converted.
         DeviceError: the runtime refuses the file.
     """
+    if precision not in get_args(FloatPrecision):
+        raise UsageError(f'precision {precision!r}: give "float32" or "float16"; the others are edgenet.quantize\'s')
     labels = publish.fitting_labels(order.labels or network.labels, network)
     made: list[Artifact] = []
     for format_ in order.formats:

@@ -84,7 +84,7 @@ class Demand:
         explain: say what each layer loses.
 
     Raises:
-        UsageError: there is no such effort.
+        UsageError: there is no such effort; keep_float is none of the three.
     """
 
     effort: Effort = "fast"
@@ -96,6 +96,9 @@ class Demand:
     def __post_init__(self) -> None:
         if self.effort not in get_args(Effort):
             raise UsageError(f'effort {self.effort!r}: give "plain", "fast" or "best"')
+        kept = self.keep_float
+        if isinstance(kept, str) or not kept or (len(kept) > 1 and {AUTO, NONE} & set(kept)):
+            raise UsageError(f'keep_float {kept!r}: give ("auto",), ("none",) or a tuple of names of layers')
 
     @property
     def names_layers(self) -> bool:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgenet.artifact import Artifact, Attempt, Manifest
 from edgenet.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
 from edgenet.dataset import batches
 from edgenet.deploy import Progress
-from edgenet.errors import EdgenetError
+from edgenet.errors import EdgenetError, UsageError
 from edgenet.hygiene import check_images, pixels_sha256, refuse_overlap
 from edgenet.image import Preprocessing
 from edgenet.nets.network import Network
@@ -82,11 +82,16 @@ def quantize(
         warn: called with one line for each thing that is odd about the calibration images, or about a file.
 
     Raises:
+        UsageError: another precision.
         EdgenetError: the labels do not fit, a picture cannot be read, calibration and validation share images, or a
             file cannot be written.
         ConverterError: a layer cannot be quantized.
         DeviceError: the runtime refuses the file.
     """
+    if precision not in get_args(IntegerPrecision):
+        raise UsageError(
+            f'precision {precision!r}: give "int8", "int16x8" or "dynamic"; those in float are edgenet.convert\'s'
+        )
     demand = demand or Demand()
     labels = publish.fitting_labels(order.labels or network.labels, network)
     prep = Preprocessing(network.height, network.width, order.crop)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import edgenet
+from edgenet.order import Calibration
 
 
 @pytest.mark.parametrize("formats", ["tflite", ("tflite", "onx"), ()])
@@ -20,3 +21,18 @@ def test_an_effort_that_there_is_not_is_refused() -> None:
     effort: Any = "bset"
     with pytest.raises(edgenet.EdgenetError, match=r'effort \'bset\': give "plain", "fast" or "best"'):
         edgenet.Demand(effort=effort)
+
+
+@pytest.mark.parametrize("kept", ["none", (), ("none", "auto"), ("auto", "conv")])
+def test_what_stays_float_is_one_word_or_names_of_layers(kept: Any) -> None:
+    with pytest.raises(edgenet.EdgenetError, match=r'keep_float .*: give \("auto",\), \("none",\) or a tuple of names'):
+        edgenet.Demand(keep_float=kept)
+
+
+def test_a_precision_belongs_to_the_function_that_makes_it(tmp_path: Path) -> None:
+    """A float file would be called int8: nothing is asked of the network before that is refused."""
+    network, quiet, order = cast("Any", None), print, edgenet.Order(("tflite",), tmp_path)
+    with pytest.raises(edgenet.EdgenetError, match=r"'int8': give \"float32\" or \"float16\""):
+        edgenet.convert(network, cast("Any", "int8"), order, quiet)
+    with pytest.raises(edgenet.EdgenetError, match=r"'float32': give \"int8\", \"int16x8\" or \"dynamic\""):
+        edgenet.quantize(network, cast("Any", "float32"), Calibration((), ""), order, quiet)
