@@ -69,7 +69,10 @@ class Address:
 
     def peers(self) -> Peers:
         """Return what connections to this address are connected to. Raises OSError where its name is unknown."""
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM) if self.host else []
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM) if self.host else []
+        except UnicodeError as exc:  # a part of its name is empty, or too long
+            raise socket.gaierror(socket.EAI_NONAME, str(exc)) from exc
         return frozenset(info[4][:2] for info in found)
 
 

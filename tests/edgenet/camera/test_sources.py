@@ -234,6 +234,8 @@ def test_addresses_of_no_camera() -> None:
     assert "names no host or port" in refusal("tcp://127.0.0.1")
     assert "cannot be read" in refusal("http://user:pass@[::1/x")
     assert "names no host" in refusal("http://a b/x")
+    for url in ("http://camera..local/live", "rtsp://camera..local/live"):
+        assert f"{url}: no such host; check its name" in refusal(url)
 
 
 @pytest.mark.parametrize(
