@@ -6,11 +6,12 @@ import os
 import socket
 import ssl
 import stat
+import string
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from edgenet.camera.live_source import Lost
 from edgenet.errors import SourceError
@@ -28,7 +29,7 @@ class Address:
 
     Attributes:
         shown: what people may read: without user, password and query, which often holds another password.
-        plain: the address without user and password. full: with both, as given.
+        plain: the address without user and password, as it is sent. full: with both, as given.
     """
 
     scheme: str
@@ -61,7 +62,7 @@ class Address:
             host=host,
             port=port,
             shown=f"{parts.scheme}://{where}" + ("?..." if parts.query else ""),
-            plain=urlunsplit((parts.scheme, bare, parts.path, parts.query, "")),
+            plain=urlunsplit((parts.scheme, bare, _in_ascii(parts.path), _in_ascii(parts.query), "")),
             full=text,
             user=None if parts.username is None else unquote(parts.username),
             password=unquote(parts.password or ""),
@@ -74,6 +75,11 @@ class Address:
         except UnicodeError as exc:  # a part of its name is empty, or too long
             raise socket.gaierror(socket.EAI_NONAME, str(exc)) from exc
         return frozenset(info[4][:2] for info in found)
+
+
+def _in_ascii(text: str) -> str:
+    """Write other letters as %C3%B6, as browsers do; what is written so already stays."""
+    return quote(text, safe=string.punctuation)
 
 
 def hang_up(peers: Peers) -> None:

@@ -97,7 +97,7 @@ def test_a_new_resolution_is_taken_as_it_comes(camera: MjpegCamera) -> None:
             assert watch.source.name.endswith(f", {width}x{height}")
 
 
-@pytest.mark.parametrize("path", ["nolength.mjpg", "dashes.mjpg", "garbage.mjpg", "moved"])
+@pytest.mark.parametrize("path", ["nolength.mjpg", "dashes.mjpg", "garbage.mjpg", "moved", "tür.mjpg"])
 def test_odd_streams(camera: MjpegCamera, path: str) -> None:
     with watching(camera.at(path)) as watch:
         frames = [watch.frame()[0] for _ in range(10)]
