@@ -69,7 +69,7 @@ class HttpCamera:
         self._since, self._seen = time.monotonic(), False
         try:
             self._parts = _Parts(answer, _boundary(answer.headers))
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, ValueError, http.client.HTTPException) as exc:  # ValueError: a boundary without end
             raise self._broken(exc) from exc
 
     def read(self) -> Shot:

@@ -240,6 +240,7 @@ def test_a_camera_that_takes_ten_seconds_to_its_first_picture_is_shown() -> None
     [
         b"hello",
         b"HTTP/1.0 200 OK\r\n\r\n" + bytes(range(256)) * 100,
+        b"HTTP/1.0 200 OK\r\n\r\n--" + b"y" * 20_000,
         _MULTIPART + b"y" * 20_000,
         _MULTIPART + b"--x\r\nContent-Length: 99999999999\r\n\r\n",
         _MULTIPART + b"--x\r\n" + b"a: b\r\n" * 200,
