@@ -46,8 +46,8 @@ class Recording:
     """A `Sink`: a video file, which is under its name once it was closed.
 
     fps: of the video. live: see the module. failed: told, in one line, when no more can be recorded; what was recorded
-    until then is playable. Raises UsageError for another suffix than .mp4, .mov, .mkv, .avi, EdgenetError where it
-    cannot be written.
+    until then is playable. quitting: set once nobody waits any more for what a clip shows for long. Raises UsageError
+    for another suffix than .mp4, .mov, .mkv, .avi, EdgenetError where it cannot be written.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Recording:
         fps: float = 30.0,
         live: bool = True,
         failed: Callable[[str], None] = lambda _: None,
+        quitting: threading.Event | None = None,
     ) -> None:
         self._video = _Video(path, min(120.0, max(_SLOWEST_FPS, fps)))
         self._painter, self._live, self._failed = painter, live, failed
         self._fps = self._video.fps
         self._queue: queue.Queue[_Shot | None] = queue.Queue(_WAITING)
+        self._quitting = quitting or threading.Event()
         self._over = threading.Event()  # it failed, or was closed
         self._newest = -1
         self._paused_s = 0.0
@@ -135,14 +137,18 @@ class Recording:
     def _follow(self, shot: _Shot) -> None:
         """Write a picture of a file, and the one before it for as long as a clip shows that."""
         due, self._ends = (round(at_s * self._fps) for at_s in shot.clip_s or (0.0, 0.0))
-        self._repeat(due)
+        if not self._repeat(due):
+            return
         self._video.write(shot.picture)
         self._previous = shot.picture
 
-    def _repeat(self, frames: int) -> None:
-        """Write the last picture again until the video has so many frames."""
+    def _repeat(self, frames: int) -> bool:
+        """Write the last picture again until the video has so many frames; False where somebody quits meanwhile."""
         while self._previous is not None and self._video.frames < frames:
+            if self._quitting.is_set():
+                return False
             self._video.write(self._previous)
+        return True
 
     def _fail(self, exc: Exception) -> None:
         """End the recording, and say so once: in its own words, or else what went wrong with which file."""

@@ -148,6 +148,7 @@ class _Session:
                 fps=min(30.0, fps) if source.live else fps,
                 live=source.live,
                 failed=self._break_off,
+                quitting=self.controls.quit,
             )
             made.append(self._keep(record))
         self.outputs = len(made)

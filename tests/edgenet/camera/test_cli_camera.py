@@ -159,6 +159,25 @@ def test_ctrl_c_ends_within_a_second_with_the_recording_playable(camera: MjpegCa
     assert frames[0].shape == frames[-1].shape == (448, 800, 3)
 
 
+def test_ctrl_c_does_not_wait_for_what_a_clip_shows_for_long(tmp_path: Path) -> None:
+    """Thirty frames of a second, then thirty of 20 s each, as screens are recorded: 17,000 frames of a video."""
+    slow, log, video = tmp_path / "slow.mkv", tmp_path / "seen.jsonl", tmp_path / "out.mp4"
+    times = ["-vf", "setpts='if(lt(N,30),N/30,1+(N-30)*20)/TB'", "-fps_mode", "vfr", "-c:v", "mpeg4"]
+    try:
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=s=96x64:r=30:d=2", *times, slow], check=True
+        )
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    with Started(tmp_path, "--source", slow, "--view", "none", "--log", log, "--record", video) as it:
+        it.wait(lambda: len(lines(log)) > 30)
+        it.interrupt()
+        assert it.ends(1) == 0
+    frames, fps = frames_of(video)
+    assert fps == 30
+    assert 30 <= len(frames) < 8_000
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
 def test_the_model_lives_until_the_camera_has_ended(camera: MjpegCamera, tmp_path: Path, how: int) -> None:
     log = tmp_path / "seen.jsonl"
