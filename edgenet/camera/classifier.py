@@ -162,7 +162,7 @@ class FileClassifier:
 def sibling(one: Artifact) -> Path:
     """Where the same network in the other precision lies: int8 beside float32, anything else beside float32.
 
-    Raises EdgenetError where the file is foreign, or its sibling is not beside it.
+    Raises EdgenetError where the file is foreign, or its sibling is not beside it, or was made from another network.
     """
     path, manifest = one.path, one.manifest
     suffix = f"_{manifest.precision}"
@@ -173,7 +173,15 @@ def sibling(one: Artifact) -> Path:
     known = artifact.load(beside)
     if known is None or not beside.is_file() or known.manifest.name != manifest.name:
         raise EdgenetError(f"{beside.name} is not beside {path.name}: edgenet convert and quantize make both")
+    if _origin(known) != _origin(one):
+        raise EdgenetError(f"{beside.name} was made from other weights than {path.name}: convert both again")
     return beside
+
+
+def _origin(one: Artifact) -> tuple[str, ...]:
+    """What two files must share to differ in precision alone; the network's file may have moved meanwhile."""
+    source = one.manifest.source
+    return () if source is None else (source.spec, source.model_sha256, source.weights_sha256, source.input_range)
 
 
 def read_of(path: Path) -> dict[Path, str]:

@@ -249,6 +249,12 @@ def test_without_a_sibling_it_says_so(tmp_path: Path) -> None:
     for kind in ("tflite", "tflite.json"):
         shutil.copy(default_model().with_name(f"symbols_float32.{kind}"), tmp_path)
     assert sibling(known.artifact) == tmp_path / "symbols_float32.tflite"
+    manifest = tmp_path / "symbols_float32.tflite.json"
+    before = manifest.read_text()
+    manifest.write_text(before.replace(json.loads(before)["source"]["weights_sha256"], "0" * 64))  # trained anew since
+    with pytest.raises(EdgenetError, match=r"other weights than symbols_int8\.tflite: convert both again"):
+        known.toggle()
+    manifest.write_text(before)
     (tmp_path / "symbols_float32.tflite").write_bytes(b"TFL3" * 100)
     with pytest.raises(EdgenetError, match="not the file that"):
         known.toggle()
