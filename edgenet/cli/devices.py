@@ -21,15 +21,18 @@ Name = Annotated[str, typer.Argument(help="A named device, local, user@host, or 
 
 
 @devices_app.callback()
-@verb
 def devices(context: typer.Context, json: options.Json = False) -> None:
     """List what can be benchmarked on: this machine, named devices, phones; without a subcommand."""
-    if context.invoked_subcommand is not None:
-        if json:
-            from edgenet.errors import UsageError
+    if json or context.invoked_subcommand is None:  # else the terminal is the subcommand's, whose --help goes to stdout
+        _list(context.invoked_subcommand, json)
 
-            raise UsageError(f"--json goes behind {context.invoked_subcommand}")
-        return
+
+@verb
+def _list(subcommand: str | None, json: bool) -> None:
+    if subcommand is not None:
+        from edgenet.errors import UsageError
+
+        raise UsageError(f"--json goes behind {subcommand}")
     from devices.check import survey
     from edgenet import devices_report
 

@@ -122,6 +122,12 @@ def test_a_profile_that_is_gone_hides_no_other_device(edgenet: Edgenet, folders:
     assert "lab: no profile is called 'mine'" in listed.document[1]["trouble"]
 
 
+def test_the_help_of_a_subcommand_is_its_result(edgenet: Edgenet) -> None:
+    ran = edgenet("devices", "add", "--help")
+    assert (ran.code, ran.err) == (0, "")
+    assert "--no-check" in ran.out
+
+
 def test_json_that_would_be_ignored_is_refused(edgenet: Edgenet) -> None:
     ran = edgenet("devices", "--json", "show", "local")
     assert (ran.code, ran.out, ran.err) == (2, "", "edgenet: --json goes behind show\n")
