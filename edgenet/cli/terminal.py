@@ -182,6 +182,11 @@ def _take_the_terminal() -> None:
     lets it through to stderr. A crash in native code still prints its Python stack.
     """
     global _stdout
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        if stream is None:  # it was closed: the next file to be opened would get what is printed there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
     if _stdout is not None or sys.stdout is None:
         return
     sys.stdout.flush()

@@ -377,6 +377,16 @@ def test_without_a_stdout_it_is_one_line() -> None:
     assert "there is no stdout" in ran.stderr
 
 
+def test_without_a_stderr_the_result_is_what_it_is() -> None:
+    """Whoever closes stderr (2>&-) hears no warning; what is opened next must not take its place."""
+    for words, code, whole in (("models --json", 0, True), ("info mobilenet_v7", 2, False)):
+        command = ["sh", "-c", f"{sys.executable} -m edgenet {words} 2>&-"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == code
+        assert bool(json.loads(ran.stdout or "[]")) == whole
+        assert bool(ran.stdout) == whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "hint"),
     [
