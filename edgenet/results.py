@@ -40,6 +40,7 @@ class Recorded:
         board: of the device; "" where unknown.
         runner: what timed it, "python" or "native"; "" where unknown.
         runtime: "LiteRT 2.3.0"; "" where the benchmark did not come to its end.
+        path: of the file when it was timed; file: its name.
         verdict: "valid", "throttled", "unstable"; "unfinished" where the benchmark was cut short, or still runs.
         repetitions: those that do not count, too.
         complete: the benchmark came to its end.
@@ -52,6 +53,7 @@ class Recorded:
     board: str
     runner: str
     runtime: str
+    path: str
     file: str
     sha256: str
     precision: str
@@ -164,6 +166,7 @@ def _recorded(database: sqlite3.Connection, row: sqlite3.Row) -> Recorded:
         board=json.loads(row["info"]).get("board", ""),
         runner=row["runner"],
         runtime=row["runtime"] or "",
+        path=row["path"],
         file=row["file"],
         sha256=row["sha256"],
         precision=row["precision"],
@@ -198,6 +201,7 @@ def _from_json(document: Any) -> Recorded:
     if not isinstance(document, Mapping):
         raise TypeError("a result in it is no object")
     interval = document.get("ci95_ms")
+    path = Path(document["path"] if "path" in document else document["file"])
     return Recorded(
         id=None,
         started_at=str(document.get("started_at", "")),
@@ -206,7 +210,8 @@ def _from_json(document: Any) -> Recorded:
         board=str(document.get("board", "")),
         runner=str(document.get("runner", "")),
         runtime=str(document.get("runtime", "")),
-        file=Path(document["path"] if "path" in document else document["file"]).name,
+        path=str(path),
+        file=path.name,
         sha256=str(document["sha256"]),
         precision=str(document.get("precision", "")),
         threads=int(document["threads"]),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from edgenet.figures import figure
+from edgenet.short_names import short_names
 
 if TYPE_CHECKING:
     from edgenet.compare import Outcome
@@ -43,12 +45,13 @@ def recorded_table(found: Sequence[Recorded]) -> Table:
     columns = ("id", "started", "device", "file", "precision", "threads", "median", "interval", "verdict")
     for column in columns:
         table.add_column(column, justify="left" if column in _LEFT else "right", overflow="fold")
+    names = short_names(Path(one.path) for one in found)
     for one in found:
         table.add_row(
             str(one.id),
             datetime.fromisoformat(one.started_at).astimezone().strftime("%Y-%m-%d %H:%M"),
             one.device,
-            one.file,
+            names[Path(one.path)],
             one.precision,
             str(one.threads),
             f"{figure(one.median_ms)} ms",
@@ -84,10 +87,11 @@ def outcome_table(outcome: Outcome) -> Table:
     files = ("base file", "new file", "device", "threads")
     for column in (*files, "base", "new", "new / base", "interval", "timed", "answer"):
         table.add_column(column, justify="left" if column in _LEFT else "right", overflow="fold")
+    names = short_names(Path(one.path) for row in outcome.rows for one in (row.base, row.new))
     for row in outcome.rows:
         table.add_row(
-            row.base.file,
-            row.new.file,
+            names[Path(row.base.path)],
+            names[Path(row.new.path)],
             row.base.device,
             str(row.base.threads),
             f"{figure(row.base.median_ms)} ms",

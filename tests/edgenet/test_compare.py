@@ -41,6 +41,7 @@ SWAPPED = {"faster": "slower", "slower": "faster"}
 def recorded(times: list[float] | np.ndarray, **changes: Any) -> Recorded:
     """A result with these medians of its repetitions, in ms."""
     repetitions = tuple(Kept(turn, float(ms), "") for turn, ms in enumerate(times))
+    file = changes.get("file", "model.tflite")
     one = Recorded(
         id=1,
         started_at="2026-01-01T00:00:00+00:00",
@@ -49,7 +50,8 @@ def recorded(times: list[float] | np.ndarray, **changes: Any) -> Recorded:
         board="",
         runner="",
         runtime="",
-        file="model.tflite",
+        path=f"/out/{file}",
+        file=file,
         sha256="0" * 64,
         precision="int8",
         threads=1,
@@ -240,6 +242,16 @@ def test_every_figure_of_a_comparison_has_a_column_of_its_own() -> None:
     assert str(apart.caption).endswith("; timed apart: what changed on the device in between is part of it")
     listed = cells(recorded_table([base]))
     assert listed[:1] + listed[2:] == ["1", "pi4", "model.tflite", "int8", "1", "10.00 ms", "9.50 .. 10.50", "valid"]
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    base, new = recorded([10.0] * 5), recorded([11.0] * 5, path="/out/best/model.tflite")
+    assert cells(outcome_table(compare([base], [new], 0.03)))[:2] == ["/out/model.tflite", "/out/best/model.tflite"]
+    assert cells(outcome_table(compare([base], [base], 0.03)))[:2] == ["model.tflite", "model.tflite"]
+    text = io.StringIO()
+    Console(file=text, width=200).print(recorded_table([base, new, recorded([5.0], file="other.tflite")]))
+    assert " /out/best/model.tflite " in text.getvalue()
+    assert " other.tflite " in text.getvalue()
 
 
 def test_results_are_matched_by_device_threads_and_of_several_files_by_name() -> None:
