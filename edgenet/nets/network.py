@@ -63,7 +63,9 @@ class Network:
         """Answer uint8 batches [n, height, width, 3] with float32 probabilities [n, classes], batch by batch."""
         import tensorflow as tf
 
-        answer = tf.function(lambda images: self.core(images, training=False), reduce_retracing=True)
+        # Traced once for batches of any size: that takes a second or more, and the last batch is smaller.
+        takes = [tf.TensorSpec((None, self.height, self.width, 3), tf.float32)]
+        answer = tf.function(lambda images: self.core(images, training=False), input_signature=takes)
         for batch in batches:
             images = batch.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
             yield np.asarray(answer(images))

@@ -76,6 +76,19 @@ def test_weight_files_of_keras_applications_load(tmp_path: Any) -> None:
         np.testing.assert_array_equal(mine, other)
 
 
+def test_batches_of_all_sizes_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trace takes a second or more."""
+    from edgenet.nets.network import open_network
+
+    network = open_network("mobilenet_v1_0.25_32", weights="none", classes=3)
+    call, traced = type(network.core).call, []
+    monkeypatch.setattr(type(network.core), "call", lambda *args, **how: traced.append(1) or call(*args, **how))
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    (two, again, one), (all_,) = (list(network.scores(np.split(images, cuts))) for cuts in ([2, 4], []))
+    np.testing.assert_allclose(np.concatenate([two, again, one]), all_, rtol=0, atol=1e-6)
+    assert len(traced) == 2
+
+
 WEIGHTS = {
     "mobilenet_v1_0.25_224": ("mobilenet_v1_0.25_224.h5", 0.5),
     "mobilenet_v1_1.0_224": ("mobilenet_v1_1.0_224.weights.h5", 0.65),
