@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters import onnx_rewrites
 from converters.errors import ConverterError
 from converters.onnx_graph import INPUT, OPSET, OUTPUT, Graph, from_model
 
@@ -54,6 +55,7 @@ def write(core: keras.Model, scale: float, offset: float) -> Graph:
         node.inputs = [OUTPUT if name == answer else name for name in node.inputs]
         node.output = OUTPUT if node.output == answer else node.output
     graph.taken.add(OUTPUT)
+    onnx_rewrites.fold_affine_after(graph)  # batch norms of depthwise convolutions, which tf2onnx leaves behind them
     return graph
 
 

@@ -1,4 +1,4 @@
-"""Rewrites that make the direct writer's graph small and fast without changing what it computes.
+"""Rewrites that make a graph small and fast without changing what it computes.
 
 Each function changes the graph in place and needs nothing from the others; `simplify` runs them in the order that lets
 each see what the one before it has uncovered. All folding is done in float64.
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from converters.onnx_graph import INPUT, Graph, Node
+from converters.onnx_graph import INPUT, OUTPUT, Graph, Node
 
 NEARLY_ZERO = 1e-30
 
@@ -20,7 +20,7 @@ def simplify(graph: Graph) -> None:
     _fuse_hard_sigmoid(graph)
     _fuse_hard_swish(graph)
     _put_addition_first(graph)
-    _fold_affine_after(graph)
+    fold_affine_after(graph)
     _fold_pads(graph)
     _fold_scale_before(graph)
     _convolve_interleaved(graph)
@@ -104,7 +104,7 @@ def _per_channel(constant: np.ndarray, channels: int) -> np.ndarray | None:
     return constant.reshape(channels) if flat else None
 
 
-def _fold_affine_after(graph: Graph) -> None:
+def fold_affine_after(graph: Graph) -> None:
     """Fold constant multiplications and additions (batch norm above all) into the convolution or Gemm before them."""
     for node in list(graph.nodes):
         made, read = graph.producers(), graph.consumers()
@@ -112,6 +112,10 @@ def _fold_affine_after(graph: Graph) -> None:
             parts = _split(graph, node, op)
             conv = made.get(parts[0]) if parts else None
             if parts is None or conv is None or conv.op not in ("Conv", "Gemm") or len(read[conv.output]) != 1:
+                continue
+            if node.output == OUTPUT or any(name not in graph.constants for name in conv.inputs[1:]):
+                continue
+            if conv.op == "Gemm" and conv.attributes != {"transB": 1}:  # tf2onnx has others
                 continue
             weight = graph.constants[conv.inputs[1]].astype(np.float64)
             constant = _per_channel(parts[1], len(weight))

@@ -182,6 +182,22 @@ def test_unknown_layers_go_through_tf2onnx(tmp_path: Path) -> None:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
 
 
+def test_batch_norms_that_tf2onnx_leaves_are_in_the_weights(tmp_path: Path) -> None:
+    """Apart, an integer file would round what the convolution answers, and then normalize that in float."""
+    image = layers.Input((32, 32, 3))
+    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(layers.UpSampling2D()(image))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(layers.BatchNormalization()(x)))
+    images = pictures(8, 32)
+    model = trained(keras.Model(image, layers.Dense(4, "softmax")(x)), images)
+    assert "UpSampling2D" in same(model, tmp_path / "m.onnx", images, **V1).fallback
+    done = written(to_onnx.quantize(model, [images], **V1), tmp_path / "q.onnx")
+    kept = {one for one in done.kept_float if one.startswith(("Mul", "Add", "Clip"))}
+    assert kept == {"Mul x 1", "Add x 1", "Clip x 1"}  # those of the image, and the first convolution's
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.02
+
+
 def test_gelu_groups_and_splits_go_through_tf2onnx(tmp_path: Path) -> None:
     """tf2onnx knows neither TensorFlow's Erfc nor the function in which Keras compiles grouped convolutions."""
     image = layers.Input((24, 24, 3))
