@@ -65,6 +65,20 @@ def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
     assert (decode(path)[..., ::-1] == image).all()
 
 
+@pytest.mark.parametrize(("label", "name"), [("é" * 300, "é" * 40), ("!?", "unnamed")], ids=["long", "of no letters"])
+def test_any_label_gives_each_still_a_name_of_its_own(tmp_path: Path, label: str, name: str) -> None:
+    told: list[str] = []
+    stills = Stills(tmp_path, told.append)
+    shown = update(picture(), labels=(label, "b"))
+    assert shown.answer
+    for _ in range(2):  # of the same second
+        stills.save(shown.answer)
+        stills.close()
+    assert sorted(told) == sorted(f"saved {path}" for path in tmp_path.iterdir())
+    assert len(set(told)) == 2
+    assert all(line.endswith(f"-{name}.png") for line in told)
+
+
 def test_stills_are_bounded_whoever_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     stills = Stills(tmp_path, told.append)

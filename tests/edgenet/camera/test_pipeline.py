@@ -90,8 +90,14 @@ def test_that_all_was_shown_is_told_before_sinks_close_and_of_no_other_end() -> 
     ended = lambda: told.append((len(watcher.ids), watcher.closed))  # noqa: E731
     run(Clip([picture()] * 3), Model(), watcher, ended=ended)
     assert told == [(3, 0)]
+
+    def damaged() -> Iterator[Pixels | Exception]:
+        yield picture()
+        time.sleep(0.1)  # everybody waits for the next
+        yield SourceError("clip.mp4 is damaged at 0.1 s")
+
     with pytest.raises(SourceError):
-        run(Clip([picture(), SourceError("clip.mp4 is damaged at 0.1 s")]), Model(), watcher, ended=ended)
+        run(Clip(damaged()), Model(), watcher, ended=ended)
     with Running(Camera(), Model(), watcher, ended=ended) as it:
         it.wait(lambda: len(watcher.ids) > 10)
     assert len(told) == 1
@@ -277,7 +283,11 @@ def test_trouble_before_the_first_picture_is_shown_without_one() -> None:
 
 def test_a_source_that_falls_silent_is_noticed_within_three_seconds() -> None:
     camera, watcher = Camera(), Watcher()
+    camera.stalled.set()
     with Running(camera, Model(), watcher) as it:
+        it.wait(lambda: bool(watcher.updates))
+        assert not watcher.updates[-1].stats.trouble  # it has only just begun
+        camera.stalled.clear()
         it.wait(lambda: len(watcher.ids) > 3)
         camera.stalled.set()
         began = time.monotonic()
@@ -564,6 +574,18 @@ def test_a_sink_that_breaks_ends_it_and_the_others_are_closed() -> None:
     assert clip.closed
 
 
+def test_a_sink_that_breaks_as_it_closes_is_told_once_all_have_ended() -> None:
+    class Broken(Watcher):
+        def close(self) -> None:
+            raise EdgenetError("no room for the index")
+
+    other, clip = Watcher(), Clip([picture()])
+    with pytest.raises(EdgenetError, match="no room for the index"):
+        run(clip, Model(), Broken(), other)
+    assert other.closed
+    assert clip.closed
+
+
 def test_ctrl_c_closes_everything() -> None:
     def interrupt(_: Update) -> None:
         raise KeyboardInterrupt
@@ -668,10 +690,10 @@ def test_a_machine_without_a_sensor_is_asked_once_and_another_now_and_then() -> 
 
 def test_what_is_wrong_with_a_file_is_told_once_each_and_what_begins_with_a_camera() -> None:
     told: list[str] = []
-    clip = Clip([picture(), "b.png is damaged", picture(), "c.png is damaged"])
+    clip = Clip([picture(), "b.png is damaged", picture(), "c.png is damaged", "d.png is damaged"])
     watcher = Watcher()
     run(clip, Model(), watcher, warn=told.append)
-    assert told == ["b.png is damaged", "c.png is damaged"]
+    assert told == ["b.png is damaged", "c.png is damaged", "d.png is damaged"]
     assert len(watcher.ids) == 2
     told.clear()
     camera = Camera()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -127,6 +128,15 @@ def test_a_live_recording_lasts_as_long_as_what_it_shows_whatever_the_model_take
     assert 48 <= len(frames) <= 66
 
 
+def test_live_pictures_that_come_faster_than_its_rate_are_left_out(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "out.mp4", Painter(), fps=1)
+    for number in range(20):
+        recording.show(update(picture(number), number))
+        time.sleep(0.01)
+    recording.close()
+    assert 1 <= len(frames_of(tmp_path / "out.mp4")[0]) <= 2  # of less than two seconds, on a busy machine, too
+
+
 def test_a_live_recording_begins_with_the_first_picture_and_is_as_large(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     camera, watcher = Camera(fps=50, image=picture(200, 480, 800), trouble="it still warms up"), Watcher()
@@ -187,7 +197,9 @@ def test_it_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     path.write_bytes(b"what was here before")
     recording = Recording(path, Painter(), live=False)
-    recording.show(update(picture(9, 320, 240)))
+    shown = update(picture(9, 320, 240))
+    for one in (shown, dataclasses.replace(shown, paused=True)):  # a pause shows it again
+        recording.show(one)
     time.sleep(0.2)
     assert path.read_bytes() == b"what was here before"
     recording.close()
