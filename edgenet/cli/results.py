@@ -21,10 +21,13 @@ def results(
     from edgenet import results_report
     from edgenet.results import recent
 
-    found = recent(limit, device, file)
+    found = recent(limit + 1, device, file)
+    more, found = len(found) > limit, found[:limit]
     if json:
         show_json([results_report.recorded_json(one) for one in found])
     elif found:
         show(results_report.recorded_table(found))
+    if more:
+        warn(f"there are older ones than the {limit} shown: give --limit, --device or --file")
     if not found:
         warn("no such result: edgenet bench FILE keeps what it measures")

@@ -452,6 +452,10 @@ def test_the_verb_lists_a_table_or_json(edgenet: Edgenet, model: Path) -> None:
     assert ["phone" in line for line in lines] == [True, False]
     assert "5.00 ms" in lines[1]
     assert "valid" in lines[1]
+    newest = edgenet("results", "--limit", 1, "--json")
+    assert [one["device"] for one in newest.document] == ["phone"]
+    assert "there are older ones than the 1 shown: give --limit" in newest.err
+    assert edgenet("results", "--limit", 2).err == ""
     document = edgenet("results", "--device", "pi4", "--file", model, "--limit", 5, "--json").document
     assert [(one["id"], one["device"], one["threads"], len(one["repetitions"])) for one in document] == [
         (1, "pi4", 1, 5)
