@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def target_json(target: Target) -> dict[str, Any]:
     """Lay out for JSON how a device is reached."""
-    return {**dataclasses.asdict(target), "key": str(target.key) if target.key else None}
+    key = str(target.key) if target.key else None
+    return {**dataclasses.asdict(target), "key": key, "profile": target.profile or None}
 
 
 def sighting_json(one: Sighting) -> dict[str, Any]:

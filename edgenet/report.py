@@ -141,7 +141,7 @@ def verification_json(one: Verification) -> dict[str, Any]:
     if not math.isfinite(one.agreement.sqnr_db):
         agreement["sqnr_db"] = None  # JSON has no infinity
     verdict = {"passed": one.verdict.passed, "reasons": list(one.verdict.reasons)}
-    return {"file": str(one.file), "sha256": one.sha256, "precision": one.precision, **agreement, "verdict": verdict}
+    return {"path": str(one.file), "sha256": one.sha256, "precision": one.precision, **agreement, "verdict": verdict}
 
 
 def verification_table(results: Sequence[Verification]) -> Table:

@@ -162,7 +162,7 @@ def remove(name: Name, json: options.Json = False) -> None:
 
     registry.remove(name)
     if json:
-        show_json({"removed": name})
+        show_json({"name": name})
 
 
 def _look(target: Target, hint: str = "") -> Sighting:

@@ -151,7 +151,7 @@ def test_verify_without_images_uses_generated_ones(edgenet: Edgenet, made: Path)
     ran = edgenet("verify", made / FILES[0], "--limit", 20, "--json")
     assert ran.code == 0, ran.err
     assert "no --images" in ran.err
-    assert ran.document[0]["images"] == 20
+    assert (ran.document[0]["path"], ran.document[0]["images"]) == (str(made / FILES[0]), 20)
 
 
 def test_evaluate_gate(edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from devices.bundle import _key, runner_path
+from devices.check import Sighting
 from devices.local import LocalShell
 from devices.lock import DeviceLock
 from devices.profile import profiles
+from devices.registry import Target
+from edgenet.devices_report import sighting_json, target_json
 from edgenet.spec import ModelSpec
 from tests.devices.peers import small_disk
 
@@ -56,8 +59,13 @@ def test_a_device_from_add_to_remove(edgenet: Edgenet, folders: Path) -> None:
     again = edgenet("devices", "add", "lab", "other", "--no-check")
     assert (again.code, again.err.count("\n")) == (1, 1)
     assert "lab is taken" in again.err
-    assert edgenet("devices", "remove", "lab").code == 0
+    assert edgenet("devices", "remove", "lab", "--json").document == {"name": "lab"}
     assert [one["name"] for one in edgenet("devices", "--json").document] == ["local"]
+
+
+def test_no_profile_is_null_whether_a_device_was_asked_or_not() -> None:
+    unasked = Target("lab", "ssh", "host")
+    assert target_json(unasked)["profile"] is sighting_json(Sighting(unasked, None, None, 0.0, ""))["profile"] is None
 
 
 def test_a_device_that_does_not_answer_is_not_added(edgenet: Edgenet, folders: Path) -> None:
