@@ -51,6 +51,7 @@ class Target:
 
 
 LOCAL = Target("local", "local", "")
+ANY_PHONE = "android"
 
 
 def devices_file() -> Path:
@@ -68,7 +69,7 @@ def find(text: str) -> Target:
     known = {target.name: target for target in targets()}
     if text in known:
         return known[text]
-    if text == "android":
+    if text == ANY_PHONE:
         return Target(text, "adb", "")
     if text.startswith(ANDROID) or text.startswith("ssh://") or "@" in text:
         return addressed(text, text)
@@ -101,6 +102,9 @@ def admit(target: Target) -> None:
     """Refuse a device that cannot be written into the list: ProfileError for a name that is taken or cannot be one."""
     if not _NAME.fullmatch(target.name):
         raise ProfileError(f"{target.name!r} cannot be a name: letters, digits, '.', '_' and '-', at most 64")
+    if target.name in (LOCAL.name, ANY_PHONE):
+        what = "this machine" if target.name == LOCAL.name else "the phone that adb sees"
+        raise ProfileError(f"{target.name} cannot be a name: it is {what}; choose another one")
     if target.name in [one.name for one in targets()]:
         raise ProfileError(f"{target.name} is taken: edgenet devices remove {target.name}, or choose another name")
     if target.key is not None and not target.key.is_file():

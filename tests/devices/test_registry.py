@@ -65,9 +65,9 @@ def test_a_file_written_by_hand(file: Path) -> None:
     assert registry.find("pi") == Target("pi", "ssh", "pi@pi", Path("~/k").expanduser())
 
 
-@pytest.mark.parametrize("text", ["", "pi 4", "../x", "-pi", "a@b", "ü", "a" * 65, "local", "pi4\n"])
+@pytest.mark.parametrize("text", ["", "pi 4", "../x", "-pi", "a@b", "ü", "a" * 65, "local", "android", "pi4\n"])
 def test_names_that_cannot_be(text: str, file: Path) -> None:
-    with pytest.raises(ProfileError, match=r"cannot be a name|is taken"):
+    with pytest.raises(ProfileError, match=r"cannot be a name"):
         registry.add(Target(text, "ssh", "host"))
     assert not file.exists()
 
