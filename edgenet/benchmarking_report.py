@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from edgenet.figures import figure
+from edgenet.figures import figure, megabytes
 from edgenet.short_names import short_names
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def table(rows: Sequence[Row]) -> Table:
             f"{figure(one.p99_ms)} ms",
             f"{one.cold_start_ms:.0f} ms",
             f"{one.peak_rss_bytes / 1e6:.0f} MB",
-            f"{one.file_bytes / 1e6:.2f} MB",
+            megabytes(one.file_bytes),
             f"{figure(row.gain.ratio.value)}x" if row.gain else "",
             (one.delegate or one.runtime) + delegated,
             Text(one.verdict, style=_COLOURS[one.verdict]),

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgenet import report
+from edgenet.figures import megabytes
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -60,7 +61,7 @@ def _attempts_table(attempts: tuple[Attempt, ...], float_top1: float | None) -> 
             f"{one.top1_agreement:.1%}",
             f"{one.sqnr_db:.1f} dB",
             "" if one.top1 is None else f"{one.top1:.1%}",
-            "" if one.file_bytes is None else f"{one.file_bytes / 1e6:.2f} MB",
+            "" if one.file_bytes is None else megabytes(one.file_bytes),
             "" if one.latency_ms is None else f"{one.latency_ms:.3f} ms",
             Text("kept" if one.kept else "", style="green"),
             one.why,

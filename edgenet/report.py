@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgenet import benchmarking_report, layers
-from edgenet.figures import figure
+from edgenet.figures import figure, megabytes
 from edgenet.short_names import short_names
 from edgenet.spec import ModelSpec
 
@@ -130,8 +130,9 @@ def artifact_table(made: Sequence[Artifact]) -> Table:
         eats = f"{manifest.input.dtype} {manifest.input.height}x{manifest.input.width}x3"
         quantization = manifest.quantization
         kept = ", ".join(quantization.kept_float) if quantization else ""
-        size = f"{manifest.file_bytes / 1e6:.2f} MB"
-        table.add_row(str(one.path), manifest.precision, size, eats, str(manifest.output.classes), kept)
+        table.add_row(
+            str(one.path), manifest.precision, megabytes(manifest.file_bytes), eats, str(manifest.output.classes), kept
+        )
     return table
 
 
@@ -268,7 +269,7 @@ def demo_table(result: Demo) -> Table:
         table.add_row(
             row.artifact.path.name,
             manifest.precision,
-            f"{manifest.file_bytes / 1e6:.2f} MB",
+            megabytes(manifest.file_bytes),
             f"{row.accuracy.top1:.2%}",
             f"{a.top1_agreement:.1%}",
             _decibels(a.sqnr_db),

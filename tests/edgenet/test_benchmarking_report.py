@@ -89,10 +89,10 @@ def test_every_figure_has_a_column_of_its_own(latency: Latency) -> None:
 
 
 def test_what_is_smaller_than_a_tenth_is_no_zero(latency: Latency) -> None:
-    tiny = row(latency, median_ms=0.0312, ci95_ms=(0.00304, 0.0996), p90_ms=0.1, delegate="none")
+    tiny = row(latency, median_ms=0.0312, ci95_ms=(0.00304, 0.0996), p90_ms=0.1, file_bytes=2_960, delegate="none")
     slow = dataclasses.replace(tiny, gain=Gain(Ratio(0.0044, 0.004, 0.005), "no fast kernels"))
     (_, shown) = cells(table([slow]))
-    assert [shown[at] for at in (3, 4, 5, 10)] == ["0.031 ms", "0.003 .. 0.1", "0.10 ms", "0.0044x"]
+    assert [shown[at] for at in (3, 4, 5, 9, 10)] == ["0.031 ms", "0.003 .. 0.1", "0.10 ms", "0.003 MB", "0.0044x"]
     assert "0.0044x its float sibling's speed" in remarks([slow])[0]
 
 
