@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import stat
 import threading
@@ -171,7 +172,7 @@ class ClipSource:
         self._count = int(count) if 0 < count < 1e9 else 0
         self.fps = float(fps) if 0 < fps <= 1000 else None
         self._usual_s = 1 / self.fps if self.fps else 0.0
-        self._cut_short = _cut_short(path)
+        self._cut_short, self._played_s = _cut_short(path), _played_s(path)
         self._shown = shown
         self.name = f"{shown}, {self._first.shape[1]}x{self._first.shape[0]}"
 
@@ -214,7 +215,7 @@ class ClipSource:
 
         longest_s: that one frame was shown; what a container promises is off by a few.
         """
-        promised_s = self._count * self._usual_s
+        promised_s = min(self._count * self._usual_s, self._played_s or math.inf)
         if self._cut_short is False or (self._cut_short and 0 < promised_s <= seconds + longest_s):
             return ""
         if self._cut_short:
@@ -239,6 +240,29 @@ def _cut_short(path: Path) -> bool | None:
     if head[at : at + len(_SEGMENT)] != _SEGMENT or length is None:
         return None
     return path.stat().st_size < begin + length
+
+
+def _played_s(path: Path) -> float:
+    """How much of an MP4 or MOV is played, by its head (ISO 14496-12, 8.2.2); 0 of other files, and of fragments.
+
+    Such a file also holds, and counts, frames that its edit list leaves out, where it was trimmed without encoding it.
+    """
+    at, end = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < end:
+            file.seek(at)
+            head = file.read(40)
+            size = int.from_bytes(head[:4], "big")
+            if head[4:8] == b"moov" and head[12:16] == b"mvhd":
+                wide = head[16:17] == b"\1"  # its times are of 64 bits
+                figures = head[36:] + file.read(8) if wide else head[28:36]
+                scale, length = int.from_bytes(figures[:4], "big"), int.from_bytes(figures[4:], "big")
+                return length / scale if scale else 0.0
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            if size < 8:  # as long as the file, or no such file at all
+                break
+            at += size
+    return 0.0
 
 
 def _vint(data: bytes, at: int) -> tuple[int | None, int]:

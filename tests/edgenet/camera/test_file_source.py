@@ -174,6 +174,24 @@ def test_an_uneven_clip_that_is_cut_short_is_still_found(tmp_path: Path, suffix:
     assert re.fullmatch(rf".*clip\.{suffix}: ended after {of}: damaged or cut short", trouble)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_clip_that_was_trimmed_without_encoding_it_is_not_called_damaged(tmp_path: Path, suffix: str) -> None:
+    """It still holds, and counts, what comes after the key frame before."""
+    whole, trimmed = tmp_path / "whole.mp4", tmp_path / f"trimmed.{suffix}"
+    made = ["-f", "lavfi", "-i", "testsrc=s=96x64:r=25:d=2", "-c:v", "mpeg4", "-g", "100", str(whole)]
+    cut = ["-ss", "0.7", "-i", str(whole), "-c", "copy", "-movflags", "faststart", str(trimmed)]
+    try:
+        for arguments in (made, cut):
+            subprocess.run(["ffmpeg", "-v", "error", *arguments], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    frames, trouble = everything(open_source(str(trimmed)))
+    assert (len(frames) < 40, trouble) == (True, [])
+    trimmed.write_bytes(trimmed.read_bytes()[: trimmed.stat().st_size * 3 // 4])
+    frames, trouble = everything(open_source(str(trimmed)))
+    assert trouble == [f"{trimmed}: ended after {len(frames)} of 50 frames: damaged or cut short"]
+
+
 @pytest.mark.parametrize("hours", [0, 1])
 def test_a_clip_without_times_that_make_sense_has_those_of_its_rate(tmp_path: Path, hours: int) -> None:
     source = open_source(str(clip(tmp_path / "clip.avi", 10)))
