@@ -223,13 +223,17 @@ def test_pictures_that_change_their_size_are_fitted_into_the_first(tmp_path: Pat
     assert frames[1][200:300, 300:340].mean() > 150
 
 
-def test_what_cannot_be_recorded_is_said_before_anything_runs(tmp_path: Path) -> None:
+def test_what_cannot_be_recorded_is_said_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"--record out\.webm: give a file that ends in one of \.mp4"):
         Recording(Path("out.webm"), Painter())
     with pytest.raises(EdgenetError, match="No such file or directory"):
         Recording(tmp_path / "none" / "out.mp4", Painter())
     with pytest.raises(EdgenetError, match="No such file or directory"):
         Log(tmp_path / "none" / "log.jsonl")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(EdgenetError, match="the disk is full, nothing is recorded"):
+        Recording(tmp_path / "out.mp4", Painter())
+    assert not list(tmp_path.iterdir())
 
 
 FULL = """

@@ -126,6 +126,7 @@ class Flickering:
 def test_a_lost_camera_is_tried_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_source, "FIRST_RETRY_S", 0.05)
     monkeypatch.setattr(live_source, "LAST_RETRY_S", 0.2)
+    monkeypatch.setattr(live_source, "STALLED_S", 0.1)  # it is lost, and not silent too
     camera = Flickering(gone=5)
     source = LiveSource(camera)
     said, frames = [], []

@@ -111,6 +111,7 @@ def test_pictures_that_are_never_whole_are_no_pictures(camera: MjpegCamera) -> N
         text, seconds = watch.trouble()
         assert "cannot be decoded" in text
         assert seconds < NOTICED_S
+        assert "trying again in 0.5 s" in watch.trouble("trying again")[0]
 
 
 @pytest.mark.parametrize("path", ["basic.mjpg", "digest.mjpg"])
