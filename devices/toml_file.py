@@ -19,7 +19,7 @@ else:
 def read_toml(path: Path) -> Table:
     """Read a file. Raises ProfileError where it cannot be read, or is no TOML."""
     try:
-        return Table(str(path), tomllib.loads(path.read_text(encoding="utf-8")))
+        return Table(str(path), tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ProfileError(f"{path}: not TOML: {exc}") from exc
     except OSError as exc:

@@ -182,7 +182,7 @@ def _recorded(database: sqlite3.Connection, row: sqlite3.Row) -> Recorded:
 
 def _document(path: Path) -> tuple[Recorded, ...]:
     try:
-        return tuple(_from_json(row) for row in _rows(json.loads(path.read_text(encoding="utf-8"))))
+        return tuple(_from_json(row) for row in _rows(json.loads(path.read_bytes())))
     except KeyError as exc:
         raise EdgenetError(f"{path} is no JSON of edgenet bench: a result in it has no {exc}") from exc
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as exc:

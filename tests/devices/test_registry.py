@@ -59,9 +59,10 @@ def test_what_is_added_is_found_again_as_it_was(file: Path, tmp_path: Path) -> N
     assert [path.name for path in file.parent.iterdir()] == ["devices.toml"]
 
 
-def test_a_file_written_by_hand(file: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "as Windows' editors save it"])
+def test_a_file_written_by_hand(mark: str, file: Path) -> None:
     file.parent.mkdir(parents=True)
-    file.write_text('# mine\n[devices]\npi = {kind = "ssh", address = "pi@pi", key = "~/k"}\n')
+    file.write_text(mark + '# mine\n[devices]\npi = {kind = "ssh", address = "pi@pi", key = "~/k"}\n')
     assert registry.find("pi") == Target("pi", "ssh", "pi@pi", Path("~/k").expanduser())
 
 

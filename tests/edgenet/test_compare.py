@@ -370,6 +370,8 @@ def test_what_results_lists_as_json_can_be_compared(home: Path, tmp_path: Path) 
     file = tmp_path / "listed.json"
     file.write_text(json.dumps([recorded_json(kept)]))
     assert find(str(file)) == (dataclasses.replace(kept, id=None),)
+    file.write_text(file.read_text(), "utf-16")  # as > of PowerShell writes it
+    assert find(str(file)) == (dataclasses.replace(kept, id=None),)
 
 
 @pytest.mark.parametrize(
