@@ -147,9 +147,12 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
 
+            console = Console(file=sys.stderr)
+            if console.is_dumb_terminal:  # it moves no cursor, and would show no bar
+                return self
             text = TextColumn("{task.description}", markup=False)
             columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+            self._bar = Bar(*columns, console=console, transient=True)
             self._bar.start()
         return self
 
