@@ -182,6 +182,8 @@ def _ratio(base: NDArray[np.float64], new: NDArray[np.float64], paired: bool) ->
 
 def _remarks(base: Recorded, new: Recorded) -> tuple[str, ...]:
     said = []
+    if base.call and (base.call, base.repetitions) == (new.call, new.repetitions):
+        said.append(f"{_named(new)}: BASE and NEW are one measurement, and never differ; edgenet results lists others")
     for one in (base, new):
         if one.verdict == "unstable":
             said.append(f"{_named(one)} is unstable: {one.why}")

@@ -361,7 +361,10 @@ def test_a_json_document_of_bench_is_the_result_it_was_written_from(home: Path, 
         assert (kept.call, kept.sha256, kept.ci95) == tuple(
             getattr(read[kept.file], name) for name in ("call", "sha256", "ci95")
         )
-        assert compare([kept], [read[kept.file]], 0.0).rows[0].paired
+        outcome = compare([kept], [read[kept.file]], 0.0)
+        assert outcome.rows[0].paired
+        assert "BASE and NEW are one measurement" in outcome.remarks[0]
+    assert "one measurement" not in str(compare([read["a.tflite"]], [read["b.tflite"]], 0.0).remarks)
 
 
 def test_what_results_lists_as_json_can_be_compared(home: Path, tmp_path: Path) -> None:
@@ -427,7 +430,14 @@ def test_the_verb_exits_3_on_a_regression_alone(edgenet: Edgenet, home: Path, tm
     assert "slower by more than 3 %" in slower.err
     document = written(tmp_path, made)
     table = edgenet("compare", tmp_path / "b.tflite", document, "--tolerance", "5%")
-    assert (table.code, table.err) == (0, "warning: a.tflite on pi4, 1 thread: the other side has no such result\n")
+    assert (table.code, table.err.splitlines()) == (
+        0,
+        [
+            "warning: a.tflite on pi4, 1 thread: the other side has no such result",
+            "warning: b.tflite on pi4, 1 thread: BASE and NEW are one measurement, and never differ; "
+            "edgenet results lists others",
+        ],
+    )
     assert "no difference" in table.out
     faster = edgenet("compare", tmp_path / "b.tflite", tmp_path / "a.tflite")
     assert (faster.code, "faster" in faster.out, "in turns" in faster.out) == (0, True, True)
