@@ -1,4 +1,4 @@
-"""The command line, run in a process of its own; what it costs to load TensorFlow, and to measure well, is left out."""
+"""The command line, run in a process of its own; what it costs to load libraries, and to measure well, is left out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-HEAVY = {"convert", "quantize", "verify", "evaluate"}
-"""Verbs that need TensorFlow, or may: they find it loaded."""
 
 BRIEF = """
 from devices.timing import Schedule
@@ -53,7 +50,7 @@ class CommandLine:
     def __init__(self, settings: dict[str, str], folder: Path) -> None:
         self._settings, self._folder = settings, folder
         self._warm: subprocess.Popen[str] | None = None
-        """A process that TensorFlow is loaded in."""
+        """A process that TensorFlow is loaded in, and what else takes long to load."""
 
     def __enter__(self) -> CommandLine:
         return self
@@ -63,13 +60,13 @@ class CommandLine:
             self._warm.communicate(timeout=60)  # the end of its orders is its own
 
     def __call__(self, verb: str, *arguments: object, timeout_s: float = 180, cwd: Path | None = None) -> Ran:
-        """Run one verb; `bench` measures for a moment only."""
+        """Run one verb; what measures does so for a moment only."""
         words = [verb, *map(str, arguments)]
         environment = {**self._settings, **os.environ, "COLUMNS": "160"}
-        if verb in HEAVY:
+        if verb != "camera":  # its libraries are none of TensorFlow's neighbours
             return self._forked(words, environment, timeout_s, cwd or Path.cwd())
         done = subprocess.run(
-            [*(BRIEFLY if verb == "bench" else PLAIN), *words],
+            [*PLAIN, *words],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -98,7 +95,7 @@ class CommandLine:
 
 
 def started() -> subprocess.Popen[str]:
-    """Start a process that loads TensorFlow, and then waits for orders."""
+    """Start a process that loads libraries, and then waits for orders."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.edgenet.warm"],
         stdin=subprocess.PIPE,
