@@ -164,7 +164,9 @@ def test_a_small_run_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.Monk
     """Two steps of another network, traced once; how well the full run learns, the shipped weights show."""
     step, traced = keras.Model.train_step, []
     monkeypatch.setattr(keras.Model, "train_step", lambda model, data: traced.append(1) or step(model, data))
-    monkeypatch.setattr(training, "SPEC", ModelSpec("mobilenet_v1", alpha=0.25, size=SIZE, classes=len(LABELS)))
+    monkeypatch.setattr(
+        training, "SPEC", ModelSpec("mobilenet_v1", variant="shallow", alpha=0.25, size=SIZE, classes=len(LABELS))
+    )
     seen: list[training.Progress] = []
     record = training.train(
         tmp_path / "out", seed=7, images=128, epochs=1, test_seed=8, test_images=40, progress=seen.append
