@@ -23,7 +23,7 @@ from edgenet.image import Preprocessing
 from edgenet.labels import Labels
 from edgenet.nets.network import Network, names_a_network, open_network, reopen
 from edgenet.nets.normalization import INPUT_RANGES
-from edgenet.verify import Agreement, Verdict, agree, judge
+from edgenet.verify import Agreement, Verdict, agree, judge, one_answer
 
 Progress = Callable[[str, int, int], None]
 Scorer = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
@@ -43,6 +43,7 @@ class Verification:
     precision: Precision
     agreement: Agreement
     verdict: Verdict
+    one_answer: float  # share of images of which the float network says the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,9 @@ def verify_files(
         quantized = manifest.output.dtype != "float32"
         sqnr_of = "probabilities" if quantized else "logits"
         agreement = agree(reference, candidate, name=path.name, sqnr_of=sqnr_of)  # type: ignore[arg-type]
+        verdict = judge(agreement, manifest.precision)
         results.append(
-            Verification(path, manifest.sha256, manifest.precision, agreement, judge(agreement, manifest.precision))
+            Verification(path, manifest.sha256, manifest.precision, agreement, verdict, one_answer(reference))
         )
     return tuple(results)
 

@@ -142,7 +142,14 @@ def verification_json(one: Verification) -> dict[str, Any]:
     if not math.isfinite(one.agreement.sqnr_db):
         agreement["sqnr_db"] = None  # JSON has no infinity
     verdict = {"passed": one.verdict.passed, "reasons": list(one.verdict.reasons)}
-    return {"path": str(one.file), "sha256": one.sha256, "precision": one.precision, **agreement, "verdict": verdict}
+    return {
+        "path": str(one.file),
+        "sha256": one.sha256,
+        "precision": one.precision,
+        **agreement,
+        "one_answer": one.one_answer,
+        "verdict": verdict,
+    }
 
 
 def verification_table(results: Sequence[Verification]) -> Table:

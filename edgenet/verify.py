@@ -119,6 +119,17 @@ def judge(agreement: Agreement, precision: str) -> Verdict:
     return Verdict(not reasons, precision, tuple(reasons))
 
 
+def one_answer(reference: npt.NDArray[np.floating[Any]]) -> float:
+    """Return the share of images that have the commonest first class, 0..1: who always says that agrees on as many."""
+    return float(np.bincount(_top(reference.astype(np.float64))[:, 0]).max() / len(reference))
+
+
+def proves_little(one_answer: float, precision: str) -> bool:
+    """Say whether what always names one class would pass the gate of a precision, too."""
+    gate = next(gate for gate in GATES if gate.precision == precision)
+    return gate.max_abs is None and one_answer >= gate.top1_agreement
+
+
 def _probabilities(scores: npt.NDArray[np.floating[Any]], name: str) -> _Doubles:
     doubles: _Doubles = scores.astype(np.float64)
     if not np.isfinite(doubles).all():

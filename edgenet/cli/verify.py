@@ -33,6 +33,7 @@ def verify(
     from edgenet.dataset import image_files
     from edgenet.errors import GateMissed, UsageError
     from edgenet.short_names import short_names
+    from edgenet.verify import proves_little
 
     if not against and (weights or classes or size):
         raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
@@ -53,6 +54,12 @@ def verify(
         show_json([report.verification_json(one) for one in results])
     else:
         show(report.verification_table(results))
+    doubtful = [one for one in results if one.verdict.passed and proves_little(one.one_answer, one.precision)]
+    for share in dict.fromkeys(one.one_answer for one in doubtful):
+        warn(
+            f"the float network says the same of {share:.1%} of these images: a file that always says it would pass, "
+            "too; give images of every class"
+        )
     names = short_names(one.file for one in results)
     missed = [f"{names[one.file]} ({', '.join(one.verdict.reasons)})" for one in results if not one.verdict.passed]
     if missed:

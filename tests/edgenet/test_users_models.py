@@ -46,6 +46,10 @@ def test_yes_or_no_in_int8(edgenet: Edgenet, models: Path, pictures: Path, tmp_p
     assert {row["manifest"]["output"]["classes"] for row in made.document} == {2}
     ran = edgenet("verify", *(row["path"] for row in made.document), "--images", pictures, "--limit", 40, "--json")
     assert all(row["sqnr_db"] > 25 for row in ran.document)
+    assert "says the same" not in ran.err
+    ran = edgenet("verify", made.document[0]["path"], "--images", pictures, "--limit", 1, "--json")
+    assert ran.document[0]["one_answer"] == 1
+    assert "the float network says the same of 100.0% of these images" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenet.errors import EdgenetError
-from edgenet.verify import GATES, Agreement, agree, judge
+from edgenet.verify import GATES, Agreement, agree, judge, one_answer, proves_little
 
 Floats = npt.NDArray[np.float32]
 
@@ -161,3 +161,15 @@ def test_a_precision_without_a_gate_is_refused() -> None:
     with pytest.raises(EdgenetError, match="'int4'; known are float32, float16, int16x8, int8, unknown, dynamic"):
         judge(agreement(), "int4")
     assert len({gate.precision for gate in GATES}) == len(GATES)
+
+
+def test_images_of_one_class_prove_little() -> None:
+    """A file that always names that class passes on them."""
+    reference = softmax(np.tile([[0.0, 3.0]], (20, 1)))
+    reference[0] = reference[0, ::-1]
+    constant = np.tile(reference[1], (20, 1))
+    assert judge(agree(reference, constant, name="m"), "int8").passed
+    assert one_answer(reference) == 0.95
+    assert proves_little(0.95, "int8")
+    assert not proves_little(0.85, "int8")
+    assert not proves_little(1.0, "float32")  # every probability counts there
