@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,11 +94,13 @@ def _judge(rows: Sequence[Row], max_ms: float) -> None:
     """Raise GateMissed where a median is above the limit, DeviceError where nothing is proven of a file."""
     from devices.errors import DeviceError
     from edgenet.errors import GateMissed
+    from edgenet.short_names import short_names
 
-    unproven = [_named(row) for row in rows if all(one.fault for one in row.latency.repetitions)]
+    names = short_names(row.latency.path for row in rows)
+    unproven = [_named(row, names) for row in rows if all(one.fault for one in row.latency.repetitions)]
     if unproven:
         raise DeviceError(f"--max-ms: no repetition counts, so nothing is proven of {', '.join(unproven)}")
-    slow = [_named(row) for row in rows if row.latency.median_ms > max_ms]
+    slow = [_named(row, names) for row in rows if row.latency.median_ms > max_ms]
     if slow:
         raise GateMissed(f"slower than {max_ms:g} ms: {', '.join(slow)}")
 
@@ -114,6 +116,6 @@ def _save(document: dict[str, Any], folder: Path) -> None:
         partial.write_text(json_text(document), encoding="utf-8", errors="backslashreplace")
 
 
-def _named(row: Row) -> str:
+def _named(row: Row, names: Mapping[Path, str]) -> str:
     one = row.latency
-    return f"{one.path.name} {one.median_ms:.3f} ms ({one.threads} thread{'s' * (one.threads > 1)} on {one.device})"
+    return f"{names[one.path]} {one.median_ms:.3f} ms ({one.threads} thread{'s' * (one.threads > 1)} on {one.device})"

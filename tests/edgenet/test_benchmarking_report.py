@@ -21,6 +21,8 @@ from devices.statistics import Ratio
 from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
 from edgenet.benchmarking_report import operators, remarks, row_json, table, too_few
+from edgenet.cli.bench import _judge
+from edgenet.errors import GateMissed
 from edgenet.gain import Gain
 from tests.devices.boards import pi4
 from tests.devices.scripted import COOL, Board, run
@@ -94,6 +96,12 @@ def test_what_is_smaller_than_a_tenth_is_no_zero(latency: Latency) -> None:
     (_, shown) = cells(table([slow]))
     assert [shown[at] for at in (3, 4, 5, 9, 10)] == ["0.031 ms", "0.003 .. 0.1", "0.10 ms", "0.003 MB", "0.0044x"]
     assert "0.0044x its float sibling's speed" in remarks([slow])[0]
+
+
+def test_a_missed_gate_tells_files_of_one_name_apart(latency: Latency) -> None:
+    fast, slow = (row(latency, path=Path(folder, "m.tflite"), median_ms=ms) for folder, ms in (("a", 4), ("b", 6)))
+    with pytest.raises(GateMissed, match=r"^slower than 5 ms: b/m\.tflite 6\.000 ms \(1 thread on board\)$"):
+        _judge([fast, slow], 5)
 
 
 def test_the_operators_that_take_longest_come_first_with_their_shares_of_the_whole() -> None:
