@@ -91,12 +91,17 @@ def warn(message: str) -> None:
 def show(result: RenderableType) -> None:
     """Print a result, as wide as the terminal; whole where stdout is none."""
     from rich.console import Console
+    from rich.table import Table
+
+    from edgenet.cli.fitting import fitting
 
     stream = _results()
     width = None if stream.isatty() else UNBROKEN
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    parts = fitting(result, console.width) if width is None and isinstance(result, Table) else [result]
     with console.capture() as drawn:  # by itself it would end the process where nobody reads it
-        console.print(result)
+        for part in parts:
+            console.print(part)
     _write(drawn.get(), stream)
 
 

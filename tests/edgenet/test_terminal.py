@@ -7,8 +7,64 @@ import pty
 import sys
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
 
-from edgenet.cli.terminal import Progress
+from edgenet.cli.fitting import fitting
+from edgenet.cli.terminal import Progress, show
+
+
+def figures(rows: int, justify: str = "right") -> Table:
+    """A table of 10 columns that is 148 wide: a file's name, and figures that tell each cell apart."""
+    table = Table(title="what it is", caption="how it was measured")
+    table.add_column("file", overflow="fold")
+    for column in range(9):
+        table.add_column(f"column {column}", justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in range(rows):
+        table.add_row(f"日本_{row}_int8.tflite", *(f"{row}{column}.{column}{row}5 ms" for column in range(9)))
+    return table
+
+
+def drawn(table: Table, width: int) -> str:
+    console = Console(width=width)
+    with console.capture() as shown:
+        console.print(table)
+    return shown.get()
+
+
+def test_no_figure_is_broken_where_a_table_is_wider_than_the_terminal() -> None:
+    table = figures(4)
+    assert "00.005" not in drawn(table, 80)
+    parts = fitting(table, 80)
+    shown = [drawn(part, 80) for part in parts]
+    assert len(parts) == 2
+    assert max(cell_len(line) for text in shown for line in text.splitlines()) <= 80
+    assert ["what it is" in text for text in shown] == [True, False]
+    assert ["how it was measured" in text for text in shown] == [False, True]
+    for column in table.columns:
+        for cell in (column.header, *column.cells):
+            assert str(cell) in "".join(shown)
+    assert len(fitting(table, 20)) == 4
+
+
+@pytest.mark.parametrize(
+    ("table", "width"), [(figures(4), 160), (figures(13), 80), (figures(4, "left"), 80), (figures(0), 80)]
+)
+def test_a_table_that_has_room_a_long_one_and_one_of_words_stay_as_they_are(table: Table, width: int) -> None:
+    assert fitting(table, width) == [table]
+
+
+def test_a_result_fits_the_terminal_it_is_shown_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr(sys, "stdout", screen)
+        show(figures(2))
+        seen = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "18.815 ms" in seen
 
 
 @pytest.mark.parametrize(
