@@ -22,7 +22,7 @@ from edgenet.evaluate import Accuracy, evaluate
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
 from edgenet.nets.network import Network, names_a_network, open_network, reopen
-from edgenet.nets.normalization import INPUT_RANGES
+from edgenet.nets.normalization import affine
 from edgenet.verify import Agreement, Verdict, agree, judge, one_answer
 
 Progress = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def open_artifact(path: Path, input_range: str = "", crop: Literal["center", "sq
     if known is not None:
         return known
     with ModelProcess(path) as process:
-        return artifact.describe(path, process.info, INPUT_RANGES[input_range] if input_range else None, crop)
+        return artifact.describe(path, process.info, affine(input_range) if input_range else None, crop)
 
 
 def verify_files(

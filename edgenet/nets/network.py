@@ -14,7 +14,7 @@ from devices.model_file import sha256
 from edgenet.artifact import Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.labels import Labels
-from edgenet.nets.normalization import INPUT_RANGES
+from edgenet.nets.normalization import INPUT_RANGES, affine
 from edgenet.spec import ModelSpec, is_spec
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class Network:
 
 
 def open_network(
-    model: str,
+    model: str | Path,
     *,
-    weights: str = "",
+    weights: str | Path = "",
     classes: int | None = None,
     input_range: str = "",
     size: int | None = None,
@@ -94,6 +94,7 @@ def open_network(
         UsageError: the request contradicts itself, or lacks what cannot be guessed.
         EdgenetError: a file is missing, damaged, unsafe, or no image classifier.
     """
+    model, weights = str(model), str(weights)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
     if not names_a_network(model):
@@ -258,7 +259,7 @@ def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Netwo
             f"{path} normalizes pixels itself, but would take bytes as far as {inside.farthest:.0f}: they are scaled "
             f"before; give --input-range {' | '.join(INPUT_RANGES)}, what it is given"
         )
-    core, (scale, offset) = model, INPUT_RANGES[input_range or "0..255"]
+    core, (scale, offset) = model, affine(input_range or "0..255")
     if inside is not None:
         core, scale, offset = inside.core, scale * inside.scale, offset * inside.scale + inside.offset
     with one_line(path):

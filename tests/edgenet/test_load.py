@@ -387,7 +387,9 @@ def test_what_normalizes_other_pixels_than_bytes_is_asked_about(
     raw = RAW.astype(np.uint8)
     if range_:
         with pytest.raises(UsageError, match="scaled before; give --input-range"):
-            open_network(str(tmp_path / "mine.keras"))
+            open_network(tmp_path / "mine.keras")
+    with pytest.raises(EdgenetError, match=r"input range '0-1': give 0\.\.255|normalizes 0\.\.255 itself"):
+        open_network(tmp_path / "mine.keras", input_range="0-1")
     network = open_network(str(tmp_path / "mine.keras"), input_range=range_)
     answer = np.concatenate(list(network.scores([raw])))
     given = RAW * np.float32(scale) - (range_ == "-1..1")
