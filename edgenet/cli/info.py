@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,8 +30,12 @@ def info(
     """Print the layer table, the totals, and the share of each layer type."""
     from edgenet import report
     from edgenet.errors import UsageError
+    from edgenet.nets.network import names_a_network
     from edgenet.spec import ModelSpec
 
+    if not names_a_network(name) and Path(name).exists():
+        kind = "folder" if Path(name).is_dir() else "file"
+        raise UsageError(f"{name} is a {kind}: info shows networks by name; what a model file is, its .json says")
     spec = ModelSpec.parse(name, classes)
     if block is Block.standard and spec.variant:
         raise UsageError(f"{spec.name} is a variant already; --block goes with plain mobilenet_v1")

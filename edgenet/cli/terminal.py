@@ -68,7 +68,9 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from exc
         except OSError as exc:
             where = f"{exc.filename}: " if exc.filename else ""
-            error(f"{where}{exc.strerror or exc}")
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            room = f"; make room there, or in {tempfile.gettempdir()} (TMPDIR names another)" if full else ""
+            error(f"{where}{exc.strerror or exc}{room}")
             raise typer.Exit(1) from exc
 
     return run
