@@ -104,10 +104,7 @@ def quantize(
     if on is not None and demand.effort != "plain":
         corrected = correct_network(work, on, demand) if len(images) >= FEWEST_TO_CORRECT else None
         if corrected is None:
-            warn(
-                f"nothing is corrected, calibration alone decides: that takes {FEWEST_TO_CORRECT} calibration images, "
-                "and Keras layers with weights"
-            )
+            warn(f"nothing is corrected, calibration alone decides: that takes {_lacking(network, len(images))}")
     if demand.names_layers and corrected is None:
         raise EdgenetError(
             f"--keep-float {' '.join(demand.keep_float)} needs int8, {FEWEST_TO_CORRECT} calibration images, and Keras "
@@ -134,6 +131,14 @@ def quantize(
         )
     result = Quantized(tuple(made), on.float_top1 if on else None)
     return _explained(result, corrected, on, work, demand)
+
+
+def _lacking(network: Network, images: int) -> str:
+    """Say what corrections take that is not there."""
+    if images < FEWEST_TO_CORRECT:
+        return f"{FEWEST_TO_CORRECT} calibration images"
+    instead = ", not a SavedModel: give the .keras file" if Path(network.source.model).is_dir() else ""
+    return f"Keras layers with weights{instead}"
 
 
 def _kept(

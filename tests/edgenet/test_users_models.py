@@ -61,6 +61,7 @@ def test_what_keras_cannot_copy_is_quantized_too(
 ) -> None:
     made = edgenet("quantize", models / file, *options, "--calibration", pictures, "-o", tmp_path, "--json")
     assert made.code == 0, made.err
+    assert (", not a SavedModel: give the .keras file" in made.err) == (file == "saved")
     trust = ("--trust",) if "lambda" in file else ()
     files = [row["path"] for row in made.document]
     ran = edgenet("verify", *files, "--images", pictures, "--limit", 20, *trust, "--json")
