@@ -11,7 +11,6 @@ import faulthandler
 import functools
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -188,8 +187,8 @@ _stdout: IO[str] | None = None
 def _take_the_terminal() -> None:
     """Keep the real stdout for results and the real stderr for our own lines.
 
-    What native libraries print (TensorFlow prints dozens of lines a run) goes to an unnamed file; EDGENET_VERBOSE=1
-    lets it through to stderr. A crash in native code still prints its Python stack.
+    What native libraries print (TensorFlow dozens of lines a run, libjpeg one for each picture of many a webcam) is
+    lost; EDGENET_VERBOSE=1 lets it through to stderr. A crash in native code still prints its Python stack.
     """
     global _stdout
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
@@ -206,9 +205,9 @@ def _take_the_terminal() -> None:
     else:
         sys.stderr = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
         faulthandler.enable(sys.stderr)
-        with tempfile.TemporaryFile() as native:
-            os.dup2(native.fileno(), 1)
-            os.dup2(native.fileno(), 2)
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
     sys.stdout = sys.stderr
 
 
