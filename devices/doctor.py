@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from devices.adb import find_adb
 from devices.errors import DeviceError, RuntimeMissing
 from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
+from devices.model_file import one_line
 from devices.model_process import ModelProcess
 from devices.onnx_runtime import EXACT, is_exact_alone_here
 from devices.probes import BLUE, PROBES, probe_input
@@ -67,7 +69,7 @@ def examine(timeout_s: float = 60.0) -> tuple[Check, ...]:
         checks.append(_delegate(info))
     checks.append(onnx)
     checks += [_distribution(names, verbs, fix) for names, verbs, fix in _MAKERS]
-    checks.append(opencv())
+    checks.append(_loaded(opencv(), timeout_s))
     checks += [_distribution((name,), ("camera",), _camera()) for name in _PAGE]
     checks += [_ssh(), _adb()]
     checks.append(_processor())
@@ -119,7 +121,7 @@ def _distribution(names: tuple[str, ...], verbs: tuple[str, ...], fix: str) -> C
 
 def opencv() -> Check:
     """Look for OpenCV: one of its wheels, or the system's own; two wheels overwrite each other's files."""
-    wheels = [f"{name} {version}" for name in _OPENCV if (version := _version(name))]
+    wheels = _opencv_wheels()
     if len(wheels) < 2:
         ok = bool(wheels) or importlib.util.find_spec("cv2") is not None
         found = wheels[0] if wheels else "the system's own" if ok else "not installed"
@@ -127,6 +129,33 @@ def opencv() -> Check:
     names = " ".join(wheel.split()[0] for wheel in wheels)
     fix = f"pip uninstall -y {names} && {_camera()}"
     return Check("OpenCV", False, f"{', '.join(wheels)}: they overwrite each other's files", ("camera",), fix)
+
+
+def opencv_cure() -> str:
+    """Say what replaces an OpenCV that is installed and does not load: one with windows needs libGL, headless none."""
+    names = [wheel.split()[0] for wheel in _opencv_wheels()]
+    return (f"pip uninstall -y {' '.join(names)} && " if names else "") + 'pip install "edgenet[camera-headless]"'
+
+
+def _loaded(found: Check, timeout_s: float) -> Check:
+    """Try whether the OpenCV that was found loads, in a child process."""
+    if not found.ok:
+        return found
+    command = [sys.executable, "-c", "import cv2"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        why = f"not within {timeout_s:g} s"
+    else:
+        if done.returncode == 0:
+            return found
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = one_line(said[-1]) if said else f"its process ends with {done.returncode}"
+    return Check(found.name, False, f"{found.found} does not load: {why}", found.needed_for, opencv_cure())
+
+
+def _opencv_wheels() -> list[str]:
+    return [f"{name} {version}" for name in _OPENCV if (version := _version(name))]
 
 
 def _camera() -> str:

@@ -29,11 +29,13 @@ def opencv() -> Any:
     """
     try:
         import cv2
+    except ModuleNotFoundError as exc:
+        wanted = "pip install 'edgenet[camera]', or without a screen 'edgenet[camera-headless]'"
+        raise SourceError(f"OpenCV is not installed; try: {wanted}") from exc
     except ImportError as exc:
-        why = "is not installed" if isinstance(exc, ModuleNotFoundError) else f"cannot be loaded ({exc})"
-        raise SourceError(
-            f"OpenCV {why}; try: pip install 'edgenet[camera]', or without a screen 'edgenet[camera-headless]'"
-        ) from exc
+        from devices.doctor import opencv_cure
+
+        raise SourceError(f"OpenCV cannot be loaded ({exc}); try: {opencv_cure()}") from exc
     if "OPENCV_LOG_LEVEL" not in os.environ:
         (getattr(cv2.utils, "logging", None) or cv2).setLogLevel(0)  # silent; 4.10 has it in cv2 itself
     return cv2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_two_opencv_wheels_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "opencv-python 5.0.0.93" in check.found
     assert check.fix.startswith("pip uninstall -y opencv-python ")
     assert check.fix.endswith('opencv-contrib-python && pip install "edgenet[camera-headless]"')
+
+
+def test_an_opencv_that_does_not_load_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cv2").mkdir()
+    write(tmp_path / "cv2", "__init__.py", b"raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    check = by_name(examine())["OpenCV"]
+    (wheel,) = (name for name in ("opencv-python", "opencv-python-headless") if doctor._version(name))
+    assert not check.ok
+    assert check.found.startswith(f"{wheel} ")
+    assert check.found.endswith(" does not load: ImportError: libGL.so.1: cannot open shared object file")
+    assert check.fix == f'pip uninstall -y {wheel} && pip install "edgenet[camera-headless]"'
 
 
 def test_what_the_camera_needs_is_looked_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
