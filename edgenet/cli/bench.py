@@ -75,13 +75,15 @@ def bench(
         )
         result = benchmarking.on_devices(call, device or [benchmarking.LOCAL], options.command_line(), progress, warn)
     document = benchmarking_report.document(result)
-    if json:
-        show_json(document)
-    else:
-        for table in benchmarking_report.tables(result):
-            show(table)
-    if out is not None:
-        _save(document, out)
+    try:
+        if json:
+            show_json(document)
+        else:
+            for table in benchmarking_report.tables(result):
+                show(table)
+    finally:  # a stdout that is closed, or full, costs no file
+        if out is not None:
+            _save(document, out)
     for remark in (*benchmarking_report.too_few(repetitions), *benchmarking_report.remarks(result.rows)):
         warn(remark)
     if result.failures:

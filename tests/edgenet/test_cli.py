@@ -323,6 +323,17 @@ def test_a_gate_is_held_and_results_are_saved_though_nobody_reads_stdout(
     assert f"--max-ms 0.0001 --out {tmp_path}" in saved["command"]
 
 
+def test_results_are_saved_though_stdout_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGENET_DATA_HOME", str(tmp_path / "data"))
+    shipped = Path(symbols.__file__).with_name("symbols_int8.tflite")
+    command = [*BRIEFLY, "bench", str(shipped), "--repetitions", "1", "--out", str(tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == "edgenet: No space left on device"
+    assert len(json.loads(next(tmp_path.glob("bench-*.json")).read_text())["rows"]) == 1
+
+
 def test_a_file_named_twice_is_measured_once(edgenet: Edgenet, made: Path) -> None:
     again = made / ".." / made.name / FILES[2]
     ran = edgenet("bench", made / FILES[2], again, "--repetitions", 1, "--json")
