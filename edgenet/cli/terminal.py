@@ -118,6 +118,8 @@ def _write(text: str, stream: IO[str]) -> None:
     except BrokenPipeError:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())  # for what is left of it
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, "stdout") from exc
 
 
 def json_text(document: Any) -> str:

@@ -330,7 +330,7 @@ def test_results_are_saved_though_stdout_is_full(tmp_path: Path, monkeypatch: py
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1] == "edgenet: No space left on device"
+    assert ran.stderr.splitlines()[-1] == "edgenet: stdout: No space left on device"
     assert len(json.loads(next(tmp_path.glob("bench-*.json")).read_text())["rows"]) == 1
 
 
