@@ -11,6 +11,7 @@ import faulthandler
 import functools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from exc
         except OSError as exc:
             where = f"{exc.filename}: " if exc.filename else ""
-            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = not exc.filename and exc.errno in (errno.ENOSPC, errno.EDQUOT)
             room = f"; make room there, or in {tempfile.gettempdir()} (TMPDIR names another)" if full else ""
             error(f"{where}{exc.strerror or exc}{room}")
             raise typer.Exit(1) from exc
@@ -119,7 +120,7 @@ def _write(text: str, stream: IO[str]) -> None:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())  # for what is left of it
     except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, "stdout") from exc
+        raise OSError(exc.errno, exc.strerror, "stderr" if stream is sys.stderr else "stdout") from exc
 
 
 def json_text(document: Any) -> str:
