@@ -116,6 +116,8 @@ def search(
     if prepared is None:
         return None
     walk = _Walk(prepared, every, training, held_out, progress)
+    if demand.names_layers:
+        walk.named(demand)  # a name that there is not is told now, not in minutes
     best = demand.effort == "best"
     walk.attempt("calibration alone", prepared.start)
     nearest, *others = METHODS
@@ -266,20 +268,22 @@ class _Walk:
             if self.attempt(f"{method.name}, from {most} images", self._corrected(self.base, method, most)):
                 self.method = method
 
-    def islands(self, demand: Demand) -> None:
-        """Keep in float what the user names, or what is worth its latency."""
+    def named(self, demand: Demand) -> frozenset[int]:
+        """Find the operators of the layers that the user names."""
         from converters.int8 import islands
 
-        simulator = self.prepared.simulator
+        try:
+            return islands.of_layers(self.prepared.simulator, demand.keep_float)
+        except KeyError as exc:
+            known = list(self.base.weights)
+            raise UsageError(f"--keep-float {exc.args[0]}: no such layer; known are {', '.join(known)}") from exc
+
+    def islands(self, demand: Demand) -> None:
+        """Keep in float what the user names, or what is worth its latency."""
         if demand.keep_float == (NONE,):
             return
         if demand.names_layers:
-            try:
-                kept = islands.of_layers(simulator, demand.keep_float)
-            except KeyError as exc:
-                known = list(self.base.weights)
-                raise UsageError(f"--keep-float {exc.args[0]}: no such layer; known are {', '.join(known)}") from exc
-            self.base = dataclasses.replace(self.base, kept_float=kept)
+            self.base = dataclasses.replace(self.base, kept_float=self.named(demand))
             self.state = self._corrected(self.base, self.method)
             self.attempt(f"float: {', '.join(demand.keep_float)}", self.state)
             self._best = self.attempts[-1] = dataclasses.replace(self.attempts[-1], kept=True, why="you said so")
