@@ -178,6 +178,7 @@ def test_one_update_is_drawn_once_for_all_who_show_it() -> None:
     painter.paint(second, mirror=True)
     assert len(drawn) == 3
     assert (kept == before).all()  # a recording still holds it
+    assert (painter.paint(second, mirror=False) == Painter().paint(second, mirror=False)).all()  # not the mirrored one
 
 
 # Letters.
@@ -282,3 +283,4 @@ def test_the_line_of_this_frame_alone_names_its_own_label(monkeypatch: pytest.Mo
     monkeypatch.setattr(painter._lettering, "picture", noted)
     painter.paint(update(picture(0, 640, 480)), mirror=False)
     assert written.index("ant") < written.index("bee") < written.index("this frame alone: cat 50%")
+    assert [written[written.index(label) + 1] for label in ("ant", "bee", "cat")] == ["50%", "25%", "12%"]  # smoothed

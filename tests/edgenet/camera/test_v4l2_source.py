@@ -234,9 +234,13 @@ def test_the_buffer_that_a_device_was_asked_for_is_given_back(device: Device) ->
     assert asked[:2] == ["1", "0"]  # before OpenCV asks for its own
 
 
-def test_a_pictures_time_is_the_drivers_own(device: Device) -> None:
+def test_a_pictures_time_is_the_drivers_own_where_that_is_sensible(device: Device) -> None:
     device.set("late")
     with device.open("3") as viewer:
         ages = [viewer.next("frame")[0][4] for _ in range(10)]
         assert min(ages) > 0.2e9
         assert np.median(ages) < 0.9e9
+    device.unset("late")
+    device.set("wall")
+    with device.open("3") as viewer:
+        assert 0 <= viewer.next("frame")[0][4] < 0.9e9

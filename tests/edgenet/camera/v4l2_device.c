@@ -6,7 +6,8 @@
  *
  * The folder says how it behaves: the camera is there while "plugged" exists; "busy", "denied" and "stalled" are what
  * they say; while "spoilt" exists its bytes are each picture; "raw" makes a Raspberry Pi's sensor of it. Its pictures are "1280x720.jpg" and "640x480.jpg", 30 a second,
- * stamped with CLOCK_MONOTONIC, 0.2 s before they are given while "late" exists. It takes MJPG and YUYV, and writes what
+ * stamped with CLOCK_MONOTONIC, 0.2 s before they are given while "late" exists, and with the time of day, as some
+ * drivers do, while "wall" does. It takes MJPG and YUYV, and writes what
  * formats it was set to into "log", and how many buffers it was asked for into "buffers".
  */
 #define _GNU_SOURCE
@@ -169,7 +170,7 @@ static int dequeue(int fd, struct v4l2_buffer *buffer) {
     buffer->bytesused = file ? (unsigned)fread(buffers[index], 1, LENGTH, file) : 0;
     if (file)
         fclose(file);
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(is("wall") ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
     if (is("late") && (now.tv_nsec -= 200000000) < 0) {
         now.tv_nsec += 1000000000;
         now.tv_sec--;
