@@ -154,7 +154,7 @@ class Controls:
     rotate: int = 0  # degrees clockwise: 0, 90, 180, 270
     paused: bool = False
     quit: threading.Event = field(default_factory=threading.Event)
-    save: threading.Event = field(default_factory=threading.Event)  # one still, of the newest answer
+    save: threading.Event = field(default_factory=threading.Event)  # one still, of the newest answer or the first
     toggle_precision: threading.Event = field(default_factory=threading.Event)  # to the sibling file and back
 
 

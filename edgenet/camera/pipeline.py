@@ -234,10 +234,9 @@ class Pipeline:
                 return
             else:
                 self._refresh()
-            if self._controls.save.is_set():
+            if self._newest is not None and self._controls.save.is_set():
                 self._controls.save.clear()
-                if self._newest is not None:
-                    self._save(self._newest)
+                self._save(self._newest)
             self._pump()
             if answer is not None and not self._controls.paused:  # what was seen anew in a pause is as old as the pause
                 self._clock.shown(answer.frame.captured_ns)
