@@ -104,6 +104,9 @@ def test_a_file_of_floats_gets_them_and_logits_become_probabilities(tmp_path: Pa
         dim = classifier.classify(image // 8).probabilities  # logits within 0..1 do not look like any
         assert dim.sum() == pytest.approx(1)
         assert dim.argmax() == 0
+        assert classifier.classify(image // 4).probabilities.max() < 0.7  # nor logits that happen to add up to 1
+        with pytest.raises(EdgenetError, match="answers NaN or infinity"):
+            classifier._current._as_probabilities(np.array([0.1, np.nan, 0.9]))
     finally:
         classifier.close()
     unlit = FileClassifier(path, threads=1, input_range=(1 / 255, 0.0))
