@@ -449,6 +449,7 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(tmp_pat
         (("--smooth", "inf"), 2, "--smooth inf: give seconds"),
         (("--roi", f"0,0,{'9' * 5000},9"), 2, "give x,y,width,height"),
         (("--in-browser", "--json"), 2, "--json needs the model to run here"),
+        (("--phone", "--view", "window"), 2, "--phone opens the page: it goes with --view web, not window"),
         (("--phone", "--host", "192.0.2.1", "--view", "web"), 2, "--phone reaches this machine's loopback"),
         (("--tls-cert", "LABELS"), 2, "--tls-cert and --tls-key go together"),
         (("--tls-cert", "LABELS", "--tls-key", "LABELS"), 1, "are no certificate and its key"),
