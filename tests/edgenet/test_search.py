@@ -17,7 +17,7 @@ from PIL import Image
 from converters.int8 import clipping, correct, distill, islands, prepare
 from converters.int8.costs import noise_alone
 from devices.model_process import ModelProcess
-from edgenet import search
+from edgenet import island_latency, search, trial
 from edgenet.advice import FLOAT16, advise
 from edgenet.artifact import Artifact, Attempt, Source
 from edgenet.candidates import held_out
@@ -61,6 +61,18 @@ def undemanding(island_seeker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let islands part the runtimes, and gain next to nothing."""
     monkeypatch.setattr(islands, "PARTED", 1.0)
     monkeypatch.setattr(search, "WORTHWHILE_DB", 0.01)
+
+
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all files be equally fast: opening and timing them takes longer than all else."""
+    monkeypatch.setattr(island_latency, "fastest_ms", lambda files, *_: [1.0] * len(files))
+
+
+@pytest.fixture(autouse=True)
+def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the files that are made at the end be timed once."""
+    monkeypatch.setattr(trial, "QUICK", dataclasses.replace(trial.QUICK, repetitions=1))
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +321,7 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
         assert process.info.delegated_ops == process.info.ops, "an island left the delegate"
 
 
-@pytest.mark.usefixtures("island_seeker")
+@pytest.mark.usefixtures("island_seeker", "untimed")
 def test_islands_that_runtimes_would_answer_apart_are_left_out(
     coarse: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +338,7 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     assert tried == [False, True]
 
 
-@pytest.mark.usefixtures("island_seeker")
+@pytest.mark.usefixtures("island_seeker", "untimed")
 def test_where_all_islands_together_harm_fewer_are_tried(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +359,7 @@ def test_where_all_islands_together_harm_fewer_are_tried(
     assert all(map(all, layers)), "an island without a name"
 
 
-@pytest.mark.usefixtures("undemanding")
+@pytest.mark.usefixtures("undemanding", "untimed")
 def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
