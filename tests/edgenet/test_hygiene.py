@@ -282,6 +282,13 @@ def test_nothing_heavy_is_imported() -> None:
 # real networks
 
 
+@pytest.fixture(scope="module")
+def photographs(data: Path) -> tuple[tuple[Path, ...], Pixels]:
+    """Files of the calibration folder, and their pixels at 224."""
+    files = image_files(data / "imagenet" / "calibration")
+    return files, np.concatenate(list(batches(files, Preprocessing(224, 224), 20)))
+
+
 def test_the_embedded_network_knows_its_pictures_and_no_others(symbols: Network) -> None:
     own = batch(120, seed=11)[0]
     known = scores(symbols, own)
@@ -310,19 +317,20 @@ def test_a_network_without_training_is_told() -> None:
         ("mobilenet_v3_small_1.0_224", "mobilenet_v3_small_1.0_224.weights.h5"),
     ],
 )
-def test_photographs_pass_and_other_pictures_do_not(name: str, weights: str, data: Path, pictures: Path) -> None:
+def test_photographs_pass_and_other_pictures_do_not(
+    name: str, weights: str, data: Path, photographs: tuple[tuple[Path, ...], Pixels], pictures: Path
+) -> None:
     network = open_network(name, weights=str(data / "models" / weights))
-    prep = Preprocessing(224, 224)
-    files = image_files(data / "imagenet" / "calibration")
-    photographs = np.concatenate(list(batches(files, prep, 20)))
-    known = scores(network, photographs)
-    assert check_images(files, photographs, known) == ()
+    files, pixels = photographs
+    drawn = image_files(pictures, 50)
+    images = np.concatenate(list(batches(drawn, Preprocessing(224, 224), 20)))
+    every = scores(network, np.concatenate([pixels, images, noise(40, 224)]))  # in one go: each traces the network
+    known, of_drawn, of_noise = np.split(every, [len(files), len(files) + len(drawn)])
+    assert check_images(files, pixels, known) == ()
     rng = np.random.default_rng(0)
     for count in (100, 100, 100, 50, 20):
         for _ in range(20):  # the pixels are judged one by one, or in pairs: a subset adds nothing to find
             some = rng.choice(len(files), count, replace=False)
             assert hygiene._of_answers([files[i] for i in some], known[some]) == []
-    drawn = image_files(pictures, 50)
-    images = np.concatenate(list(batches(drawn, prep, 20)))
-    assert "hardly tells these images apart" in check_images(drawn, images, scores(network, images))[-1]
-    assert told_apart(scores(network, noise(40, 224))) < 0.1
+    assert "hardly tells these images apart" in check_images(drawn, images, of_drawn)[-1]
+    assert told_apart(of_noise) < 0.1
