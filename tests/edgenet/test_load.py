@@ -763,22 +763,30 @@ def trained() -> keras.Model:
     return shuffle(network(0.35))
 
 
+@pytest.fixture(scope="module")
+def untrained() -> tuple[keras.Model, keras.Model, keras.Model]:
+    """The network that was trained, as nobody did, a wider one, and one of more classes: building them takes long."""
+    return network(0.35), network(0.5), network(0.35, classes=10)
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
-def test_weights_of_every_kind(tmp_path: Path, trained: keras.Model, suffix: str) -> None:
+def test_weights_of_every_kind(
+    tmp_path: Path, trained: keras.Model, untrained: tuple[keras.Model, ...], suffix: str
+) -> None:
     path = tmp_path / f"w{suffix}"
     trained.save_weights(path) if suffix == ".weights.h5" else trained.save(path)
-    fresh = network(0.35)
+    fresh, before, more = untrained
+    fresh.set_weights([np.zeros_like(values) for values in fresh.get_weights()])
     load_weights(fresh, path)
     for ours, theirs in zip(fresh.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert classes_in(path) == 3
-    before = network(0.5)
     kept = before.get_weights()
     with pytest.raises(EdgenetError, match=r"does not fit: its layer .* holds .* needs .*another alpha"):
         load_weights(before, path)
     assert all((a == b).all() for a, b in zip(kept, before.get_weights(), strict=True))
     with pytest.raises(EdgenetError, match=r"tells 3 classes apart, the network 10 .*--classes 3"):
-        load_weights(network(0.35, classes=10), path)
+        load_weights(more, path)
 
 
 def test_weights_that_are_not_finite(tmp_path: Path, trained: keras.Model) -> None:
