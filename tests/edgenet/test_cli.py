@@ -347,7 +347,10 @@ def test_a_result_is_kept_whatever_the_file_is_called(tmp_path: Path) -> None:
     assert "\\udcff.tflite" in kept.read_text()
 
 
-def test_a_result_that_cannot_be_kept_is_shown_all_the_same(edgenet: Edgenet, made: Path, tmp_path: Path) -> None:
+def test_a_result_that_cannot_be_kept_is_shown_all_the_same(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGENET_DATA_HOME", str(tmp_path / "data"))  # none of the user's own
     code = (
         "import sys, edgenet.cli.bench as bench\n"
         "def full(*_): raise OSError(28, 'No space left on device')\n"
