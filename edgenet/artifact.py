@@ -282,6 +282,17 @@ def _layout(shape: tuple[int, ...]) -> str:
     return "NHWC" if shape[3] == 3 else "NCHW"
 
 
+def same_network(one: Manifest, other: Manifest) -> bool:
+    """Say whether two files differ in precision and format alone; what they were made from may have moved meanwhile."""
+    return _origin(one) == _origin(other)
+
+
+def _origin(manifest: Manifest) -> tuple[object, ...]:
+    source = manifest.source
+    made_from = source and (source.spec, source.model_sha256, source.weights_sha256, source.input_range)
+    return made_from, manifest.input.height, manifest.input.width, manifest.output.classes
+
+
 def to_json(manifest: Manifest) -> str:
     """Write a manifest as the text that lies beside its file."""
     return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

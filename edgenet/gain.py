@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from devices.latency import Latency, speedup
 from devices.machine import INT8_FEATURES
 from devices.statistics import Ratio
+from edgenet.artifact import same_network
 
 if TYPE_CHECKING:
     from devices.native import OperatorTime
@@ -56,16 +57,11 @@ def gain_of(
         sibling = manifests[other.path]
         if sibling is None or sibling.precision != "float32" or other.threads != one.threads:
             continue
-        if (sibling.format, _origin(sibling)) == (manifest.format, _origin(manifest)):
+        if sibling.format == manifest.format and same_network(sibling, manifest):
             with contextlib.suppress(ValueError):  # one of them was throttled whenever the other was not
                 ratio = speedup(other, one)
                 return Gain(ratio, "" if ratio.value > GAINS else why(one, manifest, features, operators))
     return None
-
-
-def _origin(manifest: Manifest) -> tuple[object, ...]:
-    """What two files must share to be siblings: the network, what it eats and what it answers."""
-    return manifest.source, manifest.input.height, manifest.input.width, manifest.output.classes
 
 
 def why(one: Latency, manifest: Manifest, features: Sequence[str] | None, operators: Operators = lambda: ()) -> str:

@@ -173,15 +173,9 @@ def sibling(one: Artifact) -> Path:
     known = artifact.load(beside)
     if known is None or not beside.is_file() or known.manifest.name != manifest.name:
         raise EdgenetError(f"{beside.name} is not beside {path.name}: edgenet convert and quantize make both")
-    if _origin(known) != _origin(one):
+    if not artifact.same_network(known.manifest, manifest):
         raise EdgenetError(f"{beside.name} was made from other weights than {path.name}: convert both again")
     return beside
-
-
-def _origin(one: Artifact) -> tuple[str, ...]:
-    """What two files must share to differ in precision alone; the network's file may have moved meanwhile."""
-    source = one.manifest.source
-    return () if source is None else (source.spec, source.model_sha256, source.weights_sha256, source.input_range)
 
 
 def read_of(path: Path) -> dict[Path, str]:

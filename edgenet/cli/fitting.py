@@ -8,7 +8,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-_WIDE = 10_000
+from edgenet.cli.terminal import UNBROKEN
+
 _LIST = 12
 """Rows from beyond which a table is a list, read down its columns, and stays one."""
 
@@ -32,7 +33,7 @@ def fitting(table: Table, width: int) -> list[Table]:
         part = _on_its_side(table, first, 1)
         for count in range(2, table.row_count - first + 1):
             more = _on_its_side(table, first, count)
-            if max(map(cell_len, _drawn(more, _WIDE).splitlines())) > width:
+            if max(map(cell_len, _drawn(more, UNBROKEN).splitlines())) > width:
                 break
             part = more
         parts.append(part)

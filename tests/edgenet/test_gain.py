@@ -199,5 +199,6 @@ def test_a_sibling_is_the_same_network_in_the_same_format_on_as_many_threads(lat
     assert gain(precision="float16") is None
     assert theirs.source
     assert gain(source=dataclasses.replace(theirs.source, weights_sha256="0")) is None
+    assert gain(source=dataclasses.replace(theirs.source, model="/moved/mine.keras"))
     assert gain(input=dataclasses.replace(theirs.input, width=95)) is None
     assert gain(output=dataclasses.replace(theirs.output, classes=21)) is None
