@@ -35,9 +35,14 @@ _MEANINGS: tuple[tuple[str, type[ShellError], str], ...] = (
         "{who} does not accept our key ({line}). Copy it there (ssh-copy-id), or unlock it (ssh-add). Try: {test}",
     ),
     (
-        "Could not resolve hostname",
+        r"Could not resolve hostname ([^:\s]+)",  # the one that ~/.ssh/config calls so, or jumps through
         DeviceUnreachable,
-        "no machine answers to the name {host}: is it spelt so? Try: {test}",
+        "no machine answers to the name {0}: is it spelt so? Try: {test}",
+    ),
+    (
+        r"channel \d+: open failed: (?:connect failed: )?([^\r\n]+)",
+        DeviceUnreachable,
+        "the machine on the way to {who} does not reach it: {0}. Try: {test}",
     ),
     (
         "Connection refused",
@@ -133,7 +138,6 @@ class Peer:
         host = f"[{self.address.host}]:{port}" if port not in (None, 22) else self.address.host
         facts = {
             "who": self.name,
-            "host": self.address.host,
             "key": shlex.quote(str(self.key or "~/.ssh/id_*")),
             "line": last_line(stderr).rstrip("."),
             "wait": self.wait_s,
@@ -141,6 +145,7 @@ class Peer:
             "forget": known[0] if known else shlex.join(("ssh-keygen", "-R", host)),
         }
         for pattern, kind, meaning in _MEANINGS:
-            if re.search(pattern, text):
-                return kind(meaning.format(**facts))
+            found = re.search(pattern, text)
+            if found:
+                return kind(meaning.format(*found.groups(), **facts))
         return DeviceUnreachable("ssh does not reach {who}: {line}. Try: {test}".format(**facts))

@@ -117,6 +117,23 @@ def test_a_name_that_nobody_has() -> None:
     assert said.endswith("no-such-device.invalid: is it spelt so? Try: ssh pi@no-such-device.invalid true")
 
 
+@pytest.mark.parametrize(
+    ("host", "way", "says"),
+    [
+        ("no-such-device.invalid", "way", "the machine on the way to pi does not reach it: "),
+        ("127.0.0.1\n Port 9", "way", "the machine on the way to pi does not reach it: Connection refused."),
+        ("127.0.0.1", "no-such-way.invalid", "no machine answers to the name no-such-way.invalid:"),
+    ],
+)
+def test_a_machine_on_the_way(shared: Sshd, tmp_path: Path, host: str, way: str, says: str) -> None:
+    (tmp_path / "config").write_text(
+        f"UserKnownHostsFile {shared.known_hosts}\nIdentityAgent none\nIdentityFile {shared.key}\n"
+        f"Host way\n HostName 127.0.0.1\n Port {shared.port}\nHost far\n HostName {host}\n ProxyJump {way}\n"
+    )
+    shell = SshShell("far", name="pi", options=("-F", str(tmp_path / "config")))
+    assert refusal(shell, DeviceUnreachable).startswith(says)
+
+
 @contextmanager
 def listener(answer: Callable[[socket.socket], object]) -> Iterator[int]:
     held = []
