@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from devices.errors import DeviceError
 from devices.latency import Failed, Latency, Repetition, measure
-from devices.machine import isa_features
+from devices.machine import cores, isa_features
 from devices.model_file import check_model_file
 from devices.profile import against_published, unusual_threads
 from devices.timing import Schedule as Schedule
 from edgenet import artifact
+from edgenet.conditions import conditions
 from edgenet.gain import Gain as Gain
 from edgenet.gain import gain_of, outside
 
@@ -70,6 +71,7 @@ class Row:
         published: how it compares with what others measured on such a board; "" where it compares well or nobody did.
         threads_note: that so many threads make no sense on such a board; "" where they do, or nobody knows.
         outside: what runs outside of the delegate, where neither the runtime nor the gain tells; "" where little does.
+        conditions: what met all repetitions alike and so is not in the verdict, a line each: a busy device, a low clock
     """
 
     latency: Latency
@@ -80,6 +82,7 @@ class Row:
     published: str
     threads_note: str = ""
     outside: str = ""
+    conditions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,7 @@ def benchmark(
                 published=_published(one, manifest, bench),
                 threads_note=_threads_note(one.threads, bench),
                 outside="" if gain else _outside(one, manifest, explained),
+                conditions=conditions(one, bench.info if bench else None),
             )
         )
     return tuple(rows)
@@ -274,6 +278,8 @@ def _operators(one: Latency, bench: Bench | None, tell: Tell) -> tuple[OperatorT
 def _threads_note(threads: int, bench: Bench | None) -> str:
     """Say so where a number of threads makes no sense: what the device tells goes before what is known of its kind."""
     processors = sum(len(cluster.cpus) for cluster in bench.info.clusters) if bench and bench.info else 0
+    if bench and bench.info and bench.info.kind == LOCAL:
+        processors = min(processors, cores())  # a container, or taskset, lends fewer
     if 0 < processors < threads:
         return f"{threads} threads are more than its {processors} processors: they wait for each other"
     return unusual_threads(bench.board, threads) if bench and bench.board else ""

@@ -61,6 +61,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "published": row.published,
         "threads_note": row.threads_note,
         "outside": row.outside,
+        "conditions": row.conditions,
     }
 
 
@@ -182,7 +183,7 @@ def _remarks(row: Row) -> list[str]:
         said.append(one.delegate_note)
     if row.gain and row.gain.why:
         said.append(f"{figure(row.gain.ratio.value)}x its float sibling's speed: {row.gain.why}")
-    return [*said, *filter(None, (row.outside, row.published, row.threads_note))]
+    return [*said, *filter(None, (row.outside, row.published, row.threads_note, *row.conditions))]
 
 
 def _disagreements(rows: Sequence[Row], names: Mapping[Path, str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from devices.device import probe
+from devices.device import DeviceState, probe
 from devices.latency import Latency, measure
 from devices.local import LocalShell
 from devices.native import OperatorTime
@@ -147,6 +148,7 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         published="3.1x the published 24 ms",
         threads_note="2 threads are unusual",
         outside="outside of XNNPACK run ADD 30% of its time",
+        conditions=("its load was 3.0",),
     )
     where = "a.tflite on board, 2 threads: "
     assert remarks([told, told]) == (
@@ -159,6 +161,7 @@ def test_what_a_reader_should_know(latency: Latency) -> None:
         f"{where}outside of XNNPACK run ADD 30% of its time",
         f"{where}3.1x the published 24 ms",
         f"{where}2 threads are unusual",
+        f"{where}its load was 3.0",
     )
     assert remarks([row(latency, outliers=4)]) == ()  # of 40: as everywhere
     assert remarks([row(latency, outliers=5)]) == (
@@ -204,7 +207,7 @@ def test_the_samples_of_a_document_are_those_that_count_and_its_repetitions_all(
     assert [each.run.samples_ns[0] for each in document["repetitions"]] == [1_000_000, 9_000_000, 2_000_000]
 
 
-def test_threads_without_a_processor_are_told_of(tmp_path: Path) -> None:
+def test_threads_without_a_processor_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Probed(Board):
         board = find("x86-64")  # where 4 threads make sense
         info = probe(LocalShell(tmp_path), root=str(pi4(tmp_path / "root")))  # 4 processors
@@ -216,6 +219,49 @@ def test_threads_without_a_processor_are_told_of(tmp_path: Path) -> None:
         "",
         "5 threads are more than its 4 processors: they wait for each other",
     ]
+
+    class Here(Probed):
+        info = dataclasses.replace(Probed.info, kind="local")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)  # as in a container
+    rows = benchmark([INT8], (2, 4), once, lambda *_: None, bench=Here([run()] * 2))
+    assert [row.threads_note for row in rows] == [
+        "",
+        "4 threads are more than its 2 processors: they wait for each other",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ()),
+        ({"load_1m": 4.5}, ()),
+        ({"load_1m": 4.6}, ("its load was 4.6 on 4 processors before it began: end what else runs there",)),
+        ({"frequency_khz": 1_630_000}, ()),
+        (
+            {"frequency_khz": 600_000, "governor": "powersave"},
+            ("its clock was at 600 of 1800 MHz, its governor is powersave: edgenet devices check board",),
+        ),
+        ({"frequency_khz": 600_000, "clock_driver": "acpi-cpufreq"}, ()),  # of the first processor, not of ours
+        (
+            {"throttled": None},
+            ("whether it throttled is not known, it gives no bits of it: edgenet devices check board",),
+        ),
+    ],
+)
+def test_what_meets_all_repetitions_alike_is_told(
+    tmp_path: Path, changes: dict[str, object], says: tuple[str, ...]
+) -> None:
+    state = dataclasses.replace(COOL, **changes)
+
+    class Probed(Board):
+        info = probe(LocalShell(tmp_path), root=str(pi4(tmp_path / "root")))
+
+        def state(self) -> DeviceState:
+            return state
+
+    (one,) = benchmark([INT8], (1,), ONCE, lambda *_: None, bench=Probed([run(state, state)] * 2))
+    assert (one.latency.verdict, one.conditions) == ("valid", says)
 
 
 def test_a_latency_is_held_against_what_was_published_for_its_board(

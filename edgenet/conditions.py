@@ -1,0 +1,55 @@
+"""What a latency was measured under that its verdict does not tell, as it met all repetitions alike."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from devices.repetition import BY_ITSELF, CLOCK_DRIFT
+
+if TYPE_CHECKING:
+    from devices.device import DeviceInfo
+    from devices.latency import Latency
+
+_BUSY = 0.5
+"""Processes beyond the processors from which on a device is called busy; the load is a minute's mean."""
+
+
+def conditions(one: Latency, info: DeviceInfo | None) -> tuple[str, ...]:
+    """Say in a line each that the device was busy, its clock low, or that nobody knows whether it throttled.
+
+    Args:
+        one: the latency.
+        info: what its device is; None where it was not asked: nothing is said then.
+    """
+    return () if info is None else tuple(filter(None, (_busy(one, info), _slow(one, info), _unknown(one, info))))
+
+
+def _busy(one: Latency, info: DeviceInfo) -> str:
+    load, processors = one.before.load_1m, sum(len(cluster.cpus) for cluster in info.clusters)
+    if load is None or info.android:  # which counts threads that wait, too
+        return ""
+    if not processors or load <= processors + _BUSY:
+        return ""
+    return f"its load was {load:.1f} on {processors} processors before it began: end what else runs there"
+
+
+def _slow(one: Latency, info: DeviceInfo) -> str:
+    """Compare its clock with the highest, where all processors are alike: else nobody knows whose clock was read."""
+    clocks = [each.run.warm.frequency_khz for each in one.counted]
+    known = [clock for clock in clocks if clock]
+    most = info.clusters[0].max_khz if len(info.clusters) == 1 else None
+    if not known or not most or any(name in (one.before.clock_driver or "") for name in BY_ITSELF):
+        return ""
+    clock = statistics.median(known)
+    if clock >= (1 - CLOCK_DRIFT) * most:
+        return ""
+    governor = f", its governor is {one.before.governor}" if one.before.governor else ""
+    return f"its clock was at {clock / 1e3:.0f} of {most / 1e3:.0f} MHz{governor}: edgenet devices check {one.device}"
+
+
+def _unknown(one: Latency, info: DeviceInfo) -> str:
+    told = any(each.run.warm.throttled is not None for each in one.repetitions)
+    if told or not info.board.startswith("Raspberry Pi"):
+        return ""
+    return f"whether it throttled is not known, it gives no bits of it: edgenet devices check {one.device}"
