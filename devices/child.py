@@ -80,4 +80,17 @@ def _end(process: subprocess.Popen[bytes], stop: Callable[[], object] | None) ->
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        reap(process)
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child that was killed.
+
+    Not as Popen does: Ctrl-C, come into its poll or wait, may leave its lock taken, and every later wait hangs.
+    """
+    if os.name != "posix":
         process.wait()
+    elif process.returncode is None:
+        with suppress(ChildProcessError):
+            os.waitpid(process.pid, 0)
+        process.returncode = -signal.SIGKILL

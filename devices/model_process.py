@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.child import reap
 from devices.device import DeviceState
 from devices.errors import DeviceError, ModelCrashed, ModelTimeout, ModelUnreadable, RuntimeMissing
 from devices.model_file import check_model_file, one_line
@@ -117,7 +118,7 @@ class ModelProcess:
         """End the child; harmless twice."""
         self._closed.set()
         self._process.kill()
-        self._process.wait()
+        reap(self._process)
         for stream in (self._to, self._from, self._log):
             with contextlib.suppress(OSError):  # what was still unsent has nobody to go to
                 stream.close()

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from devices.child import exchange, uninterrupted
+from devices.child import exchange, reap, uninterrupted
 from devices.errors import DeviceLost, DeviceRefused, DeviceUnfit, DeviceUnreachable, ShellError
 from devices.shell import last_line
 from devices.ssh_peer import Peer
@@ -146,7 +146,7 @@ class Link:
         if master is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(master.pid, signal.SIGKILL)  # and what it jumps through
-            master.wait()
+            reap(master)
             with suppress(OSError):
                 self._hang_up()
             if master.stdout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def test_an_interrupt_while_it_starts_leaves_none(monkeypatch: pytest.MonkeyPatc
     assert stopped == [True]
     assert comes(lambda: not running(marker)), running(marker)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_leaves_popens_lock_taken_hangs_nothing() -> None:
+    """Ctrl-C where Popen has taken its lock and does not yet see to it that it gives it back."""
+    script = (
+        "import sys\nfrom devices.child import exchange\n"
+        "def trace(frame, event, _):\n"
+        "    if frame.f_code.co_name == '_wait' and frame.f_locals['self']._waitpid_lock.locked():\n"
+        "        sys.settrace(None); raise KeyboardInterrupt\n"
+        "    return trace\n"
+        "sys.settrace(trace)\nexchange(('true',), 5)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stderr.endswith("KeyboardInterrupt\n"), done.stderr
 
 
 def test_an_interrupt_is_held_back_and_not_lost() -> None:

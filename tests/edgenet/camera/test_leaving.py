@@ -161,6 +161,32 @@ def test_a_second_ctrl_c_of_its_own_ends_what_does_not_end() -> None:
     assert said == ["asked", "asked again", "given up"]
 
 
+class Asks:
+    """It asks this process to end while it is destroyed: what is raised in a destructor, Python drops."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.usefixtures("in_a_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_comes_inside_a_destructor_is_heard(number: int) -> None:
+    def give_up() -> None:
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        Asks(number)
+        time.sleep(5)
+
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), when_asked_to_end(give_up), when_asked_to_end(give_up):
+        work()
+    assert sys.unraisablehook is before
+
+
 def begun(parent: int) -> int | None:
     """Return the first child of a process that runs a program of its own: until then, its parent waits for it."""
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
