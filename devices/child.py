@@ -8,9 +8,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from types import FrameType
+from typing import IO
 
 from devices.errors import ShellError
+
+_ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def exchange(
@@ -53,22 +56,25 @@ def exchange(
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended.
+    """Hold Ctrl-C back until the block has ended, and what else a program of ours handles that asks it to end.
 
     subprocess.Popen starts its child before it returns: an interrupt in between would leave a child nobody knows of.
+    threading.Thread.start waits for a lock, and an interrupt there ends in an error of that.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    before = {number: handler for number in _ASKING if callable(handler := signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread():
         yield  # no signal is handled here
         return
-    held: list[Any] = []
-    signal.signal(signal.SIGINT, lambda _, frame: held.append(frame))
+    held: list[tuple[int, FrameType | None]] = []
+    for number in before:
+        signal.signal(number, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if held:
-            before(signal.SIGINT, held[0])
+            before[held[0][0]](*held[0])
 
 
 def _end(process: subprocess.Popen[bytes], stop: Callable[[], object] | None) -> None:

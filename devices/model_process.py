@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.child import reap
+from devices.child import reap, uninterrupted
 from devices.device import DeviceState
 from devices.errors import DeviceError, ModelCrashed, ModelTimeout, ModelUnreadable, RuntimeMissing
 from devices.model_file import check_model_file, one_line
@@ -67,12 +67,13 @@ class ModelProcess:
         self._closed = threading.Event()
         try:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe it never fills up and blocks the child
-            self._process = _start(self._log)
+            with uninterrupted():
+                self._process = _start(self._log)
+                threading.Thread(target=self._watch, name="edgenet-watch", daemon=True).start()
         except OSError as exc:
             raise DeviceError(f"{self.path}: no process can be started for it ({exc}): free memory or disk") from exc
         self._to = cast(BinaryIO, self._process.stdin)
         self._from = cast(BinaryIO, self._process.stdout)
-        threading.Thread(target=self._watch, name="edgenet-watch", daemon=True).start()
         self._ask(Kind.OPEN, {"path": str(self.path.absolute()), "threads": threads})
 
     @property

@@ -52,19 +52,22 @@ def test_an_interrupt_that_leaves_popens_lock_taken_hangs_nothing() -> None:
     assert done.stderr.endswith("KeyboardInterrupt\n"), done.stderr
 
 
-def test_an_interrupt_is_held_back_and_not_lost() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_held_back_and_not_lost(number: int) -> None:
     seen: list[str] = []
 
     def interrupted(fails: bool) -> None:
         with uninterrupted():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             seen.append("the rest of the block")
             if fails:
                 raise OSError("what fails there does not hide it")
 
+    before = signal.signal(number, signal.default_int_handler)
     for fails in (False, True):
         with pytest.raises(KeyboardInterrupt):
             interrupted(fails)
+    assert signal.signal(number, before) is signal.default_int_handler
     assert len(seen) == 2
 
 

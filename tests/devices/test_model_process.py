@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +122,25 @@ def test_a_child_killed_in_the_middle(tmp_path: Path, number: signal.Signals) ->
             process.run(pictures(2))
         with pytest.raises(DeviceError, match="its process is closed"):
             process.run(pictures(2))
+
+
+def test_an_interrupt_while_it_starts_is_one(tmp_path: Path) -> None:
+    """In the middle of the wait for its watch, whose lock is given back for that: it was called unlocked."""
+    path = write(tmp_path, "m.tflite", tiny_tflite())
+    before = sys.gettrace()
+
+    def trace(frame: FrameType, _event: str, _: object) -> Any:
+        if frame.f_code is threading.Condition.wait.__code__ and "saved_state" in frame.f_locals:
+            sys.settrace(before)
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ModelProcess(path)
+    finally:
+        sys.settrace(before)
 
 
 def test_a_child_killed_while_it_measures(tmp_path: Path) -> None:
