@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def examine(timeout_s: float = 60.0) -> tuple[Check, ...]:
     """
     litert, info = _runtime("LiteRT", ".tflite", timeout_s)
     onnx, _ = _runtime("ONNX Runtime", ".onnx", timeout_s)
+    litert, onnx = _fitting(litert, ("ai-edge-litert",), _DEVICE), _fitting(onnx, ("onnxruntime",), _DEVICE)
     checks = [_python(), litert]
     if info is not None:
         checks.append(_delegate(info))
@@ -115,8 +116,33 @@ def _distribution(names: tuple[str, ...], verbs: tuple[str, ...], fix: str) -> C
     for name in names:
         version = _version(name)
         if version:
-            return Check(names[0], True, f"{name} {version}", verbs, "")
+            return _fitting(Check(names[0], True, f"{name} {version}", verbs, ""), names, fix)
     return Check(names[0], False, "not installed", verbs, fix)
+
+
+def _fitting(check: Check, names: tuple[str, ...], fix: str) -> Check:
+    """Tell of a version that edgenet is not made for; names: distributions, any of which serves."""
+    installed = next((version for name in names if (version := _version(name))), "")
+    wanted = next((text for name in names if (text := _wanted(name, installed))), "") if installed else ""
+    if not check.ok or not wanted:
+        return check
+    return replace(check, ok=False, found=f"{check.found}: edgenet is made for {wanted}", fix=fix)
+
+
+def _wanted(name: str, version: str) -> str:
+    """Give the versions of a distribution that edgenet asks for, "" where this one is among them, or nobody knows."""
+    try:
+        from packaging.requirements import Requirement  # it comes with ONNX Runtime, and with Keras
+
+        edgenet = metadata.metadata("edgenet")
+    except (ImportError, metadata.PackageNotFoundError):
+        return ""
+    extras = ["", *(edgenet.get_all("Provides-Extra") or ())]
+    for one in map(Requirement, edgenet.get_all("Requires-Dist") or ()):
+        here = one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)
+        if one.name == name and here and not one.specifier.contains(version, prereleases=True):
+            return f"{name} {one.specifier}"
+    return ""
 
 
 def opencv() -> Check:

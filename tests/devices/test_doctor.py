@@ -95,6 +95,21 @@ def test_where_onnx_runtimes_int8_is_not_exact_by_itself_it_says_so(
     assert ("session.x64quantprecision=1" in doctor._processor().found) == (not exact)
 
 
+def test_a_version_that_edgenet_is_not_made_for_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, version in {"h5py": "3.2.1", "tensorflow": "2.15.0", "onnxruntime": "1.17", "keras": "3.14"}.items():
+        fake_wheel(tmp_path, name, version)
+    monkeypatch.syspath_prepend(tmp_path)
+    checks = by_name(examine())
+    assert checks["keras"] == Check("keras", True, "keras 3.14", checks["keras"].needed_for, "")
+    for name, found, fix in (
+        ("h5py", "h5py 3.2.1: edgenet is made for h5py >=3.", "convert"),
+        ("tensorflow", "tensorflow 2.15.0: edgenet is made for tensorflow", "convert"),
+        ("ONNX Runtime", ": edgenet is made for onnxruntime <2,>=1.", "device"),
+    ):
+        assert found in checks[name].found
+        assert (checks[name].ok, checks[name].fix) == (False, f'pip install "edgenet[{fix}]"')
+
+
 def test_two_opencv_wheels_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("opencv-python", "opencv-contrib-python"):
         fake_wheel(tmp_path, name, "5.0.0.93")
