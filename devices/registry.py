@@ -12,22 +12,23 @@ that $ANDROID_SERIAL names, or the only one there is.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from devices.errors import ProfileError, UnknownDevice
 from devices.folders import config_folder
 from devices.shell import Shell
-from devices.toml_file import read_toml
+from devices.toml_file import parse_toml, read_text
 from devices.whole_file import write_whole
 
 ANDROID = "android:"
 KINDS = ("ssh", "adb")
 
+_HEAD = "# Devices that edgenet knows by name: edgenet devices add, remove.\n"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -116,7 +117,9 @@ def admit(target: Target) -> None:
 def add(target: Target) -> None:
     """Write a device into the user's list. Raises ProfileError as `admit` does, or where the list is broken."""
     admit(target)
-    _write((*_named(), target))
+    known = _named()
+    text = read_text(devices_file()) if devices_file().exists() else _HEAD
+    _write(f"{text.rstrip()}\n\n{_section(target)}".lstrip(), (*known, target))
 
 
 def remove(name: str) -> None:
@@ -127,7 +130,7 @@ def remove(name: str) -> None:
     if name not in [one.name for one in known]:
         listed = ", ".join(one.name for one in known) or "none"
         raise UnknownDevice(f"{name} is not in {devices_file()}; named there: {listed}")
-    _write([one for one in known if one.name != name])
+    _write(_without(read_text(devices_file()), name), tuple(one for one in known if one.name != name))
 
 
 def open_shell(target: Target) -> Shell:
@@ -147,9 +150,11 @@ def open_shell(target: Target) -> Shell:
 
 def _named() -> tuple[Target, ...]:
     path = devices_file()
-    if not path.exists():
-        return ()
-    file = read_toml(path)
+    return _listed(path, read_text(path)) if path.exists() else ()
+
+
+def _listed(path: Path, text: str) -> tuple[Target, ...]:
+    file = parse_toml(path, text)
     listed = file.table("devices")
     found = []
     for name in listed.names():
@@ -169,15 +174,31 @@ def _named() -> tuple[Target, ...]:
     return tuple(found)
 
 
-def _write(listed: Sequence[Target]) -> None:
-    """Replace the list: it appears whole, or not at all."""
+def _write(text: str, listed: tuple[Target, ...]) -> None:
+    """Replace the list, whole or not at all: by a text with what the user remarked in it, where it says just that."""
     path = devices_file().resolve()  # a link to it, as dotfiles are kept, stays one
-    lines = ["# Devices that edgenet knows by name: edgenet devices add, remove.\n"]
-    for one in listed:
-        values = {"kind": one.kind, "address": one.address, "key": str(one.key or ""), "profile": one.profile}
-        lines.append(f"\n[devices.{_quoted(one.name)}]\n")
-        lines += [f"{key} = {_quoted(value)}\n" for key, value in values.items() if value]
-    write_whole(path, "".join(lines).encode())
+    with contextlib.suppress(ProfileError):
+        if _listed(path, text) == listed:
+            write_whole(path, text.encode())
+            return
+    write_whole(path, "\n".join([_HEAD, *map(_section, listed)]).encode())  # it was written as an inline table, say
+
+
+def _section(one: Target) -> str:
+    values = {"kind": one.kind, "address": one.address, "key": str(one.key or ""), "profile": one.profile}
+    lines = [f"{key} = {_quoted(value)}\n" for key, value in values.items() if value]
+    return "".join([f"[devices.{_quoted(one.name)}]\n", *lines])
+
+
+def _without(text: str, name: str) -> str:
+    """Cut a device's table out of the list; remarks before and behind it stay."""
+    lines = text.splitlines(keepends=True)
+    heads = [at for at, line in enumerate(lines) if line.lstrip().startswith("[")]
+    for at, end in zip(heads, (*heads[1:], len(lines)), strict=True):
+        if re.fullmatch(rf"""\s*\[\s*devices\s*\.\s*(["']?){re.escape(name)}\1\s*\]\s*(#.*)?""", lines[at].rstrip()):
+            last = max(i for i in range(at, end) if lines[i].strip() and not lines[i].lstrip().startswith("#"))
+            return "".join(lines[:at] + lines[last + 1 :])
+    return text
 
 
 def _quoted(text: str) -> str:

@@ -18,12 +18,25 @@ else:
 
 def read_toml(path: Path) -> Table:
     """Read a file. Raises ProfileError where it cannot be read, or is no TOML."""
+    return parse_toml(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a file's text. Raises ProfileError where it cannot be read."""
     try:
-        return Table(str(path), tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as exc:
         raise ProfileError(f"{path}: not TOML: {exc}") from exc
     except OSError as exc:
         raise ProfileError(f"{path}: {exc.strerror}") from exc
+
+
+def parse_toml(path: Path, text: str) -> Table:
+    """Take what is, or is to be, a file's text. Raises ProfileError where it is no TOML."""
+    try:
+        return Table(str(path), tomllib.loads(text))
+    except tomllib.TOMLDecodeError as exc:
+        raise ProfileError(f"{path}: not TOML: {exc}") from exc
 
 
 class Table:

@@ -66,6 +66,39 @@ def test_a_file_written_by_hand(mark: str, file: Path) -> None:
     assert registry.find("pi") == Target("pi", "ssh", "pi@pi", Path("~/k").expanduser())
 
 
+def test_what_the_user_wrote_into_the_list_stays(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    head = "# those of the lab\n\n# in the rack\n[devices.pi]  # ask Ada\n"
+    pi = 'kind = "ssh"\naddress = "pi@pi"  # its name changes\nkey = "~/k"\n'
+    behind = '\n# on my table\n[ devices . "p.2" ]\nkind = "adb"\n# its serial\naddress = "1"\n# until May\n'
+    file.write_text(head + pi + behind)
+    registry.add(Target("new", "ssh", "host"))
+    assert file.read_text() == f'{head}{pi}{behind}\n[devices."new"]\nkind = "ssh"\naddress = "host"\n'
+    for name in ("new", "p.2"):
+        registry.remove(name)
+    assert file.read_text() == f"{head}{pi}\n# on my table\n# until May\n\n"
+    registry.remove("pi")
+    assert file.read_text() == "# those of the lab\n\n# in the rack\n\n# on my table\n# until May\n\n"
+    assert registry.targets() == (LOCAL,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'devices = {pi = {kind = "ssh", address = "pi"}, b = {kind = "ssh", address = "b"}}  # mine\n',
+        '[devices]\npi.kind = "ssh"\npi.address = "pi"\nb = {kind = "ssh", address = "b"}\n',
+        '[devices.b]\nkind = "ssh"\naddress = "b"\n[devices.pi]\nkind = "ssh"\naddress = """\\\n[\\\npi\\\n]"""\n',
+    ],
+)
+def test_a_list_written_otherwise_is_written_anew(text: str, file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    known = {target.name: target for target in registry.targets()}
+    registry.add(Target("new", "ssh", "host"))
+    registry.remove("pi")
+    assert registry.targets() == (LOCAL, known["b"], Target("new", "ssh", "host"))
+
+
 @pytest.mark.parametrize("text", ["", "pi 4", "../x", "-pi", "a@b", "ü", "a" * 65, "local", "android", "pi4\n"])
 def test_names_that_cannot_be(text: str, file: Path) -> None:
     with pytest.raises(ProfileError, match=r"cannot be a name"):
