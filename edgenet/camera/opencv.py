@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from edgenet.errors import SourceError
 from edgenet.image import MAX_PIXELS, Pixels
 
 _DEPTHS = (10, 12, 14, 16)  # of cameras that give more than 8 bits, in the lower ones of 16
+
+_TURNS = {90: "ROTATE_90_CLOCKWISE", 180: "ROTATE_180", 270: "ROTATE_90_COUNTERCLOCKWISE"}
 
 _environment = threading.Lock()
 
@@ -86,6 +88,15 @@ def shrink(image: Pixels, width: int, height: int) -> Pixels:
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def turned(image: Pixels, degrees: int) -> Pixels:
+    """Turn a picture clockwise by a multiple of 90 degrees; itself where that leaves it as it is."""
+    turn = _TURNS.get(degrees % 360)
+    if turn is None:
+        return image
+    cv2 = opencv()
+    return cast(Pixels, cv2.rotate(image, getattr(cv2, turn)))
 
 
 def decode_jpeg(data: bytes) -> Pixels | None:

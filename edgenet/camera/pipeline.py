@@ -10,24 +10,22 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from devices.errors import DeviceError
 from edgenet.camera.classifier import Card, Classifier, Tell
 from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Answer, Controls, Frame, Sink, Slot, Source, Stats, Trouble, Update
+from edgenet.camera.opencv import turned
 from edgenet.camera.settings import Settings
 from edgenet.camera.smoothing import Smoother, one, ranked
 from edgenet.errors import EdgenetError, UsageError
-from edgenet.image import Pixels
 
 _POLL_S = 0.02  # how often keys are looked at while nothing comes
 _REFRESH_S = 0.25  # how often the screen hears of a live source that gives nothing
 _FIGURES_NS = 100_000_000  # figures that change faster cannot be read, and cost each frame
 _SILENT_NS = 2_500_000_000  # without a picture, until the screen says so, where the source itself says nothing
 _FAREWELL_S = 0.6  # for the threads to end
-
-_TURNS = {90: "ROTATE_90_CLOCKWISE", 180: "ROTATE_180", 270: "ROTATE_90_COUNTERCLOCKWISE"}
 
 
 class Pipeline:
@@ -58,6 +56,7 @@ class Pipeline:
         self._sinks = tuple(sinks)
         self._controls = controls
         self._settings = settings or Settings()
+        self._began_at = controls.rotate  # how pictures are turned where the region counts their pixels
         self._clock = clock or Clock()
         self._pump, self._tell, self._warn, self._save = pump, tell, warn, save
         self._ended = ended
@@ -187,11 +186,8 @@ class Pipeline:
     def _cut(self, frame: Frame, turn: int, *, first: bool) -> Frame | None:
         """Rotate a frame and cut it to the region of interest; None, and trouble, where that no longer lies in it."""
         image, region = frame.image, self._settings.region
-        if turn % 360 in _TURNS:
-            import cv2
-
-            image = cast(Pixels, cv2.rotate(image, getattr(cv2, _TURNS[turn % 360])))
         if region is not None:
+            image = turned(image, self._began_at)
             height, width = image.shape[:2]
             image = image[region.y : region.y + region.height, region.x : region.x + region.width]
             whole = image.shape[:2] == (region.height, region.width)
@@ -204,6 +200,8 @@ class Pipeline:
             self._outside = outside
             if not whole:
                 return None
+            turn -= self._began_at
+        image = turned(image, turn)
         return frame if image is frame.image else dataclasses.replace(frame, image=image, jpeg=None)
 
     def _toggle(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What the model is shown of a picture, in pixels of the picture as it is after rotation."""
+    """What the model is shown of a picture, in pixels of it as --rotate turns it; turned later, they stay the same."""
 
     x: int
     y: int

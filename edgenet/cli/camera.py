@@ -105,7 +105,7 @@ def camera(
     roi: Annotated[
         str,
         typer.Option(
-            metavar="X,Y,W,H", help="The part that the model is shown: pixels of the picture as it is turned."
+            metavar="X,Y,W,H", help="The part that the model is shown: pixels of the picture as --rotate turns it."
         ),
     ] = "",
     labels: options.LabelFile = None,

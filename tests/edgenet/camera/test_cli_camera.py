@@ -532,7 +532,7 @@ def test_a_clip_may_be_called_as_an_address_is(edgenet: Edgenet, clip: Path, tmp
 
 def test_what_the_region_counts_in_is_said(edgenet: Edgenet) -> None:
     said = " ".join(word for word in edgenet("camera", "--help").out.split() if word.isascii())
-    assert "The part that the model is shown: pixels of the picture as it is turned." in said
+    assert "The part that the model is shown: pixels of the picture as --rotate turns it." in said
 
 
 @pytest.mark.skipif(bool(list(Path("/dev").glob("video*"))), reason="this machine has a camera")

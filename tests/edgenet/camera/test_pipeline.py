@@ -37,8 +37,8 @@ def run(source: Source, model: Model, *sinks: Sink, controls: Controls | None = 
 class Running:
     """A pipeline in a thread, for what a person does while it runs; it must end within a second of quitting."""
 
-    def __init__(self, source: Source, model: Model, *sinks: Sink, **more: object) -> None:
-        self.controls = Controls()
+    def __init__(self, source: Source, model: Model, *sinks: Sink, rotate: int = 0, **more: object) -> None:
+        self.controls = Controls(rotate=rotate)
         self.error: BaseException | None = None
         pipeline = Pipeline(source, model, sinks, self.controls, **more)  # type: ignore[arg-type]
 
@@ -387,23 +387,40 @@ def test_a_region_outside_of_the_picture_is_one_clear_error() -> None:
         run(Clip([picture()]), Model(), settings=Settings(region=Region(50, 0, 20, 20)))
 
 
-def test_a_picture_turned_away_from_the_region_is_trouble_and_no_end() -> None:
-    watcher = Watcher()
-    with Running(Camera(), Model(), watcher, settings=Settings(region=Region(44, 0, 20, 20))) as it:
+def test_a_picture_that_no_longer_holds_the_region_is_trouble_and_no_end() -> None:
+    camera, watcher = Camera(), Watcher()
+    with Running(camera, Model(), watcher, settings=Settings(region=Region(44, 0, 20, 20))) as it:
         it.wait(lambda: len(watcher.ids) > 3)
-        it.controls.rotate = 90
+        camera.image = picture(0, 48, 64)
         it.wait(lambda: "does not lie within the picture of 48x64" in watcher.updates[-1].stats.trouble, 1)
-        it.controls.rotate = 0
+        camera.image = picture()
         it.wait(lambda: not watcher.updates[-1].stats.trouble, 1)
+
+
+@pytest.mark.parametrize("start", [0, 90])
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_region_turns_with_the_picture(start: int, paused: bool) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)
+    model, watcher = Model(), Watcher()
+    with Running(
+        Camera(image=image), model, watcher, rotate=start, settings=Settings(region=Region(28, 0, 20, 10))
+    ) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.paused = paused
+        for turns in (1, 2, 3):
+            wanted = np.rot90(np.rot90(image, -start // 90)[:10, 28:48], -turns)
+            it.controls.rotate = (start + 90 * turns) % 360
+            it.wait(lambda wanted=wanted: np.array_equal(watcher.updates[-1].answer.frame.image, wanted), 1)
+            assert np.array_equal(model.seen[-1], wanted)
 
 
 def test_what_lies_outside_of_the_region_is_told_as_it_begins_and_of_pictures_each_time() -> None:
     told: list[str] = []
     region = Settings(region=Region(44, 0, 20, 20))
-    watcher = Watcher()
-    with Running(Camera(), Model(), watcher, settings=region, warn=told.append) as it:
+    camera, watcher = Camera(), Watcher()
+    with Running(camera, Model(), watcher, settings=region, warn=told.append) as it:
         it.wait(lambda: len(watcher.ids) > 3)
-        it.controls.rotate = 90
+        camera.image = picture(0, 48, 64)
         it.wait(lambda: watcher.updates[-1].stats.trouble != "", 1)
         time.sleep(0.2)
     assert told == ["--roi 44,0,20,20 does not lie within the picture of 48x64"]
