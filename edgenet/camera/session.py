@@ -58,7 +58,8 @@ def run(wishes: Wishes, voice: Voice) -> Outcome | None:
     Raises UsageError, SourceError, EdgenetError, DeviceError, each in one line.
     """
     wishes.check()
-    _check_opencv(voice)
+    if not wishes.in_browser:
+        _check_opencv(voice)
     with contextlib.ExitStack() as stack:
         controls = Controls(mirror=wishes.mirror, rotate=wishes.rotate)
         opened = stack.enter_context(leaving(controls))

@@ -273,8 +273,10 @@ def test_the_browsers_camera_makes_the_page_the_view_even_where_a_window_could_o
         assert "no browser sends pictures" in it.document["trouble"]
 
 
-def test_in_the_browser_the_model_is_served_with_its_labels(tmp_path: Path) -> None:
-    with Started(tmp_path, "--in-browser", "--port", 0) as it:
+def test_in_the_browser_the_model_is_served_with_its_labels_and_opencv_is_not_needed(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(name='cv2')")
+    path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+    with Started(tmp_path, "--in-browser", "--port", 0, PYTHONPATH=path) as it:
         address = it.wait(lambda: re.search(r"^open (http://127\.0\.0\.1:\d+/)$", it.err, re.MULTILINE))[1]
         with urllib.request.urlopen(f"{address}model.tflite") as answer:
             assert answer.read() == default_model().read_bytes()
