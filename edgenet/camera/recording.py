@@ -7,6 +7,7 @@ often as it takes for what a clip shows for longer than its rate says.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import shutil
@@ -30,6 +31,7 @@ _WAITING = 8  # pictures: of 2.8 MB at most
 _RESERVE = 2 << 20  # bytes that stay free on the disk: an .mp4 without its index, written last, is lost
 _INDEX = 16  # bytes of it a frame
 _BEHIND_S = 1.0  # how far the encoder may fall behind until time is cut out
+_MISSED_S = 2.0  # of a live source, until that is told: less is what waited at the end
 _SLOWEST_FPS = 0.1  # encoders round to thousandths; frames that last longer are repeated
 _FINE_FPS = 65  # up to which a rate may have three decimals: MPEG-4 counts at most 65535 parts of a second
 
@@ -46,8 +48,9 @@ class Recording:
     """A `Sink`: a video file, which is under its name once it was closed.
 
     fps: of the video. live: see the module. failed: told, in one line, when no more can be recorded; what was recorded
-    until then is playable. quitting: set once nobody waits any more for what a clip shows for long. Raises UsageError
-    for another suffix than .mp4, .mov, .mkv, .avi, EdgenetError where it cannot be written.
+    until then is playable. warn: told at the end how much the encoder could not follow. quitting: set once nobody waits
+    any more for what a clip shows for long. Raises UsageError for another suffix than .mp4, .mov, .mkv, .avi,
+    EdgenetError where it cannot be written.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class Recording:
         fps: float = 30.0,
         live: bool = True,
         failed: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
         quitting: threading.Event | None = None,
     ) -> None:
         self._video = _Video(path, min(120.0, max(_SLOWEST_FPS, fps)))
-        self._painter, self._live, self._failed = painter, live, failed
+        self._path, self._painter, self._live = path, painter, live
+        self._failed, self._warn = failed, warn
         self._fps = self._video.fps
         self._queue: queue.Queue[_Shot | None] = queue.Queue(_WAITING)
         self._quitting = quitting or threading.Event()
@@ -70,6 +75,7 @@ class Recording:
         self._paused_s = 0.0
         self._paused_at: float | None = None
         self._start_s: float | None = None
+        self._first_s, self._last_s = math.inf, -math.inf  # of what was shown, on the video's own clock
         self._previous: Pixels | None = None
         self._ends = 0  # of a clip's last frame, in frames of the video
         self._told = False  # that it failed
@@ -88,8 +94,10 @@ class Recording:
                 return
             self._newest = update.answer.frame.id
         frame = update.answer.frame
+        at_s = now - self._paused_s
+        self._first_s, self._last_s = min(self._first_s, at_s), at_s
         clip_s = None if frame.at_s is None else (frame.at_s, frame.at_s + frame.lasts_s)
-        shot = _Shot(now - self._paused_s, now, self._painter.paint(update, mirror=False), clip_s)
+        shot = _Shot(at_s, now, self._painter.paint(update, mirror=False), clip_s)
         while not self._over.is_set():
             try:
                 self._queue.put(shot, block=not self._live, timeout=0.2)
@@ -101,6 +109,7 @@ class Recording:
 
     def close(self) -> None:
         """Write what is waiting, and end the file; harmless twice."""
+        closed = self._over.is_set()
         self._over.set()
         while self._thread.is_alive():
             try:
@@ -108,6 +117,13 @@ class Recording:
             except queue.Full:
                 continue
             self._thread.join()
+        whole_s = self._last_s - self._first_s
+        missed_s = whole_s - self._video.frames / self._fps
+        if self._live and not closed and missed_s > _MISSED_S:
+            self._warn(
+                f"{self._path}: {missed_s:.0f} of {whole_s:.0f} s are not in it: this machine encodes less than "
+                f"{self._fps:g} such pictures a second; fewer --threads leave it more time, --roi less to do"
+            )
 
     def _stands_still(self, paused: bool, now: float) -> bool:
         if paused and self._paused_at is None:

@@ -149,6 +149,7 @@ class _Session:
                 fps=min(30.0, fps) if source.live else fps,
                 live=source.live,
                 failed=self._break_off,
+                warn=self.voice.warn,
                 quitting=self.controls.quit,
             )
             made.append(self._keep(record))

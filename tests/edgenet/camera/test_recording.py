@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -170,7 +171,8 @@ def test_live_it_never_blocks_and_cuts_time_out_where_the_encoder_is_too_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out.mp4"
-    recording = Recording(path, Painter(), fps=30)
+    told: list[str] = []
+    recording = Recording(path, Painter(), fps=30, warn=told.append)
     write = recording._video.write
 
     def slow(image: Pixels) -> None:
@@ -178,11 +180,12 @@ def test_live_it_never_blocks_and_cuts_time_out_where_the_encoder_is_too_slow(
         write(image)
 
     monkeypatch.setattr(recording._video, "write", slow)
-    took = []
+    took, at = [], []
     image = picture(80, 320, 240)
-    for number in range(150):
+    for number in range(200):
         shown = update(image, number)
         began = time.monotonic()
+        at.append(began)
         recording.show(shown)
         took.append(time.monotonic() - began)
         time.sleep(0.02)
@@ -190,7 +193,14 @@ def test_live_it_never_blocks_and_cuts_time_out_where_the_encoder_is_too_slow(
     began = time.monotonic()
     recording.close()
     assert time.monotonic() - began < 0.8
-    assert 20 <= len(frames_of(path)[0]) <= 60  # of 90 that it should have been
+    frames = len(frames_of(path)[0])
+    assert 20 <= frames <= 60  # of 120 that it should have been
+    recording.close()  # harmless twice
+    assert len(told) == 1
+    said = re.fullmatch(rf"{re.escape(str(path))}: (\d+) of (\d+) s are not in it: this machine encodes .*", told[0])
+    assert said
+    assert int(said[2]) == pytest.approx(at[-1] - at[0], abs=0.6)
+    assert int(said[2]) - int(said[1]) == pytest.approx(frames / 30, abs=1.1)
 
 
 def test_it_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
