@@ -60,15 +60,22 @@ def test_in_the_page_one_loop_runs_however_often_it_is_started_and_a_stalled_cam
             page.keyboard.press("r")  # what is held is turned
             page.until("document.getElementById('picture').height > document.getElementById('picture').width")
             assert pixel(page, 0.5, 0.9) == [0, 0, 0]  # the right half was never drawn, and lies below now
+            rates = "[...document.querySelectorAll('#figures dd')].slice(0, 3).map((one) => one.textContent).join()"
+            page.until(f"/^[1-9].* fps,0.0 fps,–$/.test({rates})")  # of the pause
+            page.keyboard.press(" ")
+            page.until(f"/^[1-9].* fps,[1-9].* fps,.* ms$/.test({rates})")
+            page.click("#camera")
+            page.until(f"{rates} === '0.0 fps,0.0 fps,–'", 1)
+            assert float(figures(page)["inference"].split()[0]) > 0  # of the picture that is still there
             assert page.complaints == []
 
 
-def test_a_slow_model_in_the_page_makes_its_camera_no_faster(chrome: Any) -> None:
+def test_a_slow_model_in_the_page_has_a_rate_and_makes_its_camera_no_faster(chrome: Any) -> None:
     slow = """async () => {
         const { Classifier } = await import("/page/classifier.js");
         const run = Classifier.prototype.run;
         Classifier.prototype.run = async function (pixels) {
-            await new Promise((resolve) => setTimeout(resolve, 1100));
+            await new Promise((resolve) => setTimeout(resolve, 2200));
             return run.call(this, pixels);
         };
     }"""
@@ -82,6 +89,8 @@ def test_a_slow_model_in_the_page_makes_its_camera_no_faster(chrome: Any) -> Non
             page.until("parseFloat(document.querySelector('#figures dd')?.textContent) > 0")
             assert 3 < float(figures(page)["camera rate"].split()[0]) < 15  # it gives 10
             assert int(figures(page)["dropped"]) > 3
+            page.until("parseFloat(document.querySelectorAll('#figures dd')[1].textContent) > 0")
+            assert 0.2 < float(figures(page)["inference rate"].split()[0]) < 0.5
 
 
 def test_the_model_runs_in_the_page(chrome: Any, symbol: tuple[Path, str, Pixels]) -> None:

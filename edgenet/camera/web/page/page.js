@@ -6,6 +6,7 @@ import { Link } from "./link.js";
 import { Recent, agePair, fps, ms, showAnswer, showFigures, showHeld, showModel, showTrouble, toast } from "./panel.js";
 
 const SIDE = 640; // pixels, of what this device's camera sends
+const FIGURES_MS = 250; // figures that change faster cannot be read
 const $ = (id) => document.getElementById(id);
 const canvas = $("picture");
 const camera = new Camera();
@@ -121,6 +122,7 @@ async function classifyHere(config) {
     for await (const taken of camera.pictures()) {
       const skipped = camera.missed - missed;
       missed = camera.missed;
+      came.add(0, 1 + skipped);
       if (held.paused) {
         if (turned === held.rotate || !$("empty").hidden) continue;
         turn(canvas, context, held.rotate - turned); // the same picture, seen anew
@@ -134,20 +136,23 @@ async function classifyHere(config) {
       camera.draw(canvas, context, turned, SIDE);
       draws.add(performance.now() - began);
       await answer();
-      came.add(0, 1 + skipped);
       ages.add(performance.now() - taken);
-      showFigures({
-        "camera rate": fps(came.perSecond),
-        "inference rate": fps(inference.perSecond),
-        "age p50 / p95": agePair(ages.percentile(0.5), ages.percentile(0.95)),
-        preprocess: ms(preprocess.percentile(0.5)),
-        inference: ms(inference.percentile(0.5)),
-        draw: ms(draws.percentile(0.5)),
-        dropped: String(camera.missed),
-      });
     }
   }
 
+  const took = (recent) => (recent.typical === null ? "–" : ms(recent.typical));
+  setInterval(() => {
+    const aging = camera.running && !held.paused && !ages.empty;
+    showFigures({
+      "camera rate": fps(camera.running ? came.perSecond : 0),
+      "inference rate": fps(camera.running ? inference.perSecond : 0),
+      "age p50 / p95": aging ? agePair(ages.percentile(0.5), ages.percentile(0.95)) : "–",
+      preprocess: took(preprocess),
+      inference: took(inference),
+      draw: took(draws),
+      dropped: String(camera.missed),
+    });
+  }, FIGURES_MS);
   offerCamera(run, () => {});
   onButton((wish) => {
     if (wish === "pause") held.paused = !held.paused;

@@ -94,19 +94,29 @@ export function toast(text) {
   fading = setTimeout(() => $("toast").classList.remove("shown"), 1800);
 }
 
-/** The newest values of the last two seconds: their median and 95th percentile, and how many a second. */
+/** The values of the last two seconds, or the last few where they come more rarely: percentiles, and how many a second. */
 export class Recent {
   #values = [];
+  #gap = 0; // ms between the last two
+  #last = null;
 
   /** count: how many it stands for, of which the others have no value. */
   add(value, count = 1) {
-    this.#values.push([performance.now(), value, count]);
     this.#forget();
+    const now = performance.now();
+    this.#gap = this.#last ? now - this.#last[0] : 0;
+    this.#last = [now, value, count];
+    this.#values.push(this.#last);
   }
 
   get empty() {
     this.#forget();
     return this.#values.length === 0;
+  }
+
+  /** The median; where nothing came lately, the last value; null where there never was one. */
+  get typical() {
+    return this.empty ? (this.#last?.[1] ?? null) : this.percentile(0.5);
   }
 
   percentile(share) {
@@ -123,7 +133,8 @@ export class Recent {
   }
 
   #forget() {
-    while (this.#values.length && performance.now() - this.#values[0][0] > 2000) this.#values.shift();
+    const since = performance.now() - Math.max(2000, 2 * this.#gap);
+    while (this.#values.length && this.#values[0][0] < since) this.#values.shift();
   }
 }
 
