@@ -20,7 +20,7 @@ from devices.pool import ModelPool
 from devices.runtime import ModelInfo
 from edgenet import artifact, prove
 from edgenet.artifact import Artifact
-from edgenet.errors import EdgenetError
+from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels, fit
 from edgenet.labels import Labels
 
@@ -81,7 +81,8 @@ class FileClassifier:
 
     threads: of one inference. labels: they win over what the file says. input_range: (scale, offset) for a foreign file
     that takes floats. warn: told of what is no error. Raises EdgenetError where the labels are not as many as the
-    classes, UsageError where nobody says what a float input ranges over, DeviceError where the file cannot be opened.
+    classes, UsageError where nobody says what a float input ranges over, or more say so than the manifest, DeviceError
+    where the file cannot be opened.
     """
 
     def __init__(
@@ -148,7 +149,10 @@ class FileClassifier:
     def _open(self, path: Path) -> _Opened:
         process = ModelProcess(path, self._threads)
         try:
-            opened = _Opened(process, artifact.load(path) or artifact.describe(path, process.info, self._input_range))
+            known = artifact.load(path)
+            if known and self._input_range:
+                raise UsageError(f"--input-range concerns files without a manifest, and {path} has one: leave it out")
+            opened = _Opened(process, known or artifact.describe(path, process.info, self._input_range))
         except BaseException:  # no error, and no Ctrl-C, leaves the process behind
             process.close()
             raise

@@ -456,6 +456,7 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(tmp_pat
         (("--tls-cert", "LABELS"), 2, "--tls-cert and --tls-key go together"),
         (("--tls-cert", "LABELS", "--tls-key", "LABELS"), 1, "are no certificate and its key"),
         (("--tls-cert", "LABELS", "--tls-key", "none.pem"), 1, "none.pem: No such file"),
+        (("--input-range=-1..1", "--source", "CLIP"), 2, "--input-range concerns files without a manifest"),
         (("--labels", "LABELS", "--source", "CLIP"), 1, "answers 20 classes and the labels name 2"),
         (("--view", "web", "--host", "0.0.0.0", "--token", "short", "--source", "CLIP"), 2, "token"),
     ],
