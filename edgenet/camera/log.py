@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 
@@ -64,10 +65,15 @@ class Log:
 
 
 def document(answer: Answer) -> dict[str, object]:
-    """What is logged of an answer; label and probability are the smoothed ones, raw_* those of the frame alone."""
-    top = answer.top[0]
+    """What is logged of an answer; label and probability are the smoothed ones, raw_* those of the frame alone.
+
+    time: when its frame arrived, UTC, ISO 8601; at_s: when a clip shows it, after its first one; null of what is none.
+    """
+    top, age_s = answer.top[0], (time.monotonic_ns() - answer.frame.captured_ns) / 1e9
     return {
         "id": answer.frame.id,
+        "time": datetime.fromtimestamp(time.time() - age_s, timezone.utc).isoformat(timespec="milliseconds"),
+        "at_s": None if answer.frame.at_s is None else round(answer.frame.at_s, 3),
         "captured_ns": answer.frame.captured_ns,
         "label": top.label,
         "probability": round(top.smoothed, 6),
@@ -79,5 +85,5 @@ def document(answer: Answer) -> dict[str, object]:
         ],
         "preprocess_ms": round(answer.preprocess_ns / 1e6, 3),
         "inference_ms": round(answer.inference_ns / 1e6, 3),
-        "age_ms": round((time.monotonic_ns() - answer.frame.captured_ns) / 1e6, 3),
+        "age_ms": round(age_s * 1e3, 3),
     }

@@ -69,6 +69,7 @@ def test_a_clip_is_logged_recorded_and_summed_up(edgenet: Edgenet, clip: Path, t
     assert ran.err == ""
     seen = lines(log)
     assert [one["id"] for one in seen] == list(range(40))
+    assert [one["at_s"] for one in seen] == pytest.approx([number / 20 for number in range(40)], abs=0.002)
     assert all(len(one["top"]) == 3 and 0 <= one["probability"] <= 1 for one in seen)
     frames, fps = frames_of(video)
     assert (len(frames), fps) == (40, 20)

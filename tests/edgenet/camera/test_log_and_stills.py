@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,10 @@ def test_the_log_has_one_document_a_frame_at_once(tmp_path: Path) -> None:
     assert (one["preprocess_ms"], one["inference_ms"]) == (0.9, 12.0)
     assert age_ms - 0.001 <= one["age_ms"] < 10_000
     assert "狗" in path.read_text(encoding="utf-8")
+    came_s = time.time() - (time.monotonic_ns() - first.answer.frame.captured_ns) / 1e9
+    assert datetime.fromisoformat(one["time"]).timestamp() == pytest.approx(came_s, abs=0.01)
+    assert one["time"].endswith("+00:00")
+    assert one["at_s"] is None  # it is no clip
 
 
 def test_a_log_that_takes_no_more_is_one_line_and_ends_nothing() -> None:
