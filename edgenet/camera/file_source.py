@@ -23,6 +23,7 @@ _CLIPS = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg
 _PATTERN = re.compile(r"%(0?)(\d*)d")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # how Matroska and its pictures begin
 _LONGEST_S = 10.0  # that a frame may last, unless the whole clip is longer
+_ODD_PIXELS, _SENSELESS_PIXELS = math.log2(1.02), 3.0  # what rounding a clip's size makes; a factor of 8
 _TEXT = (b"ansi", b"bfi ", b"idf ", b"xbin")  # FFMPEG draws any text file as a film of a terminal
 
 
@@ -142,7 +143,7 @@ class PictureSource:
 
 
 class ClipSource:
-    """A clip as a Source, decoded by OpenCV; upright if the clip says how it was held.
+    """A clip as a Source, decoded by OpenCV; upright, and as wide as it is meant, if the clip says so.
 
     fps: what the clip says, None where it says nothing sensible. Each frame has its own time: that of the container,
     or where it has none, what the rate says. Raises SourceError if not even the first frame can be decoded; a clip that
@@ -161,6 +162,7 @@ class ClipSource:
                 self._capture: Any = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         except (cv2.error, UnicodeError) as exc:
             raise SourceError(f"{shown}: OpenCV cannot open a file of this name; rename it") from exc
+        self._wide = self._pixels_wide()
         codec = (int(self._capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
         self._first = None if codec.lower() in _TEXT else self._read()
         if self._first is None:
@@ -204,7 +206,21 @@ class ClipSource:
                 return None
             done, image = self._capture.read()
             self._stamp_s = self._capture.get(opencv().CAP_PROP_POS_MSEC) / 1e3
-        return to_bgr(image) if done else None
+        if not done:
+            return None
+        if self._wide != 1:
+            wide = max(1, round(image.shape[1] * self._wide))
+            image = opencv().resize(image, (wide, image.shape[0]), interpolation=opencv().INTER_LINEAR)
+        return to_bgr(image)
+
+    def _pixels_wide(self) -> float:
+        """How wide pixels are meant to be shown, as television's and camcorders' are; 1 is as wide as high."""
+        cv2 = opencv()
+        across, down = self._capture.get(cv2.CAP_PROP_SAR_NUM), self._capture.get(cv2.CAP_PROP_SAR_DEN)
+        wide = across / down if across > 0 and down > 0 else 1.0
+        if self._capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180:  # OpenCV has turned the picture
+            wide = 1 / wide
+        return wide if _ODD_PIXELS < abs(math.log2(wide)) < _SENSELESS_PIXELS else 1.0
 
     def _lasts_s(self, seconds: float) -> float:
         """How long a frame is shown, by its container; what that cannot mean is what the rate says."""

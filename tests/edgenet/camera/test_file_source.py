@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,15 +43,27 @@ def clip(path: Path, frames: int) -> Path:
     return path
 
 
-def ffmpeg(path: Path, picture_format: str, codec: str, size: str = "64x48") -> Path:
-    """Make a clip of 2 frames, red above green, in any pixel format."""
+def ffmpeg(path: Path, picture_format: str, codec: str, size: str = "64x48", options: Sequence[str] = ()) -> Path:
+    """Make a clip of 2 frames, red above green, in any pixel format. options: of ffmpeg, for what it writes."""
     width, height = map(int, size.split("x"))
     image = np.zeros((height, width, 3), np.uint8)
     image[: (height + 1) // 2], image[(height + 1) // 2 :] = (255, 0, 0), (0, 255, 0)
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "5", "-i", "-"]
     try:
         done = subprocess.run(
-            ["ffmpeg", "-y", "-loglevel", "error", *raw, "-pix_fmt", picture_format, "-c:v", codec, str(path)],
+            [
+                "ffmpeg",
+                "-y",
+                "-loglevel",
+                "error",
+                *raw,
+                "-pix_fmt",
+                picture_format,
+                "-c:v",
+                codec,
+                *options,
+                str(path),
+            ],
             input=image.tobytes() * 2,
             capture_output=True,
             check=False,
@@ -128,6 +141,30 @@ def test_a_picture_of_one_pixel_and_one_of_33_million(tmp_path: Path, size: str,
     assert len(frames) == 2
     assert "x".join(map(str, frames[0].image.shape[1::-1])) == size
     assert abs(frames[0].image[0, 0].astype(int) - [0, 0, 255]).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("pixel", "turned", "size"),
+    [
+        ("16/11", False, (93, 48)),
+        ("8/9", False, (57, 48)),
+        ("16/11", True, (33, 64)),
+        ("80/79", False, (64, 48)),
+        ("0", False, (64, 48)),
+    ],
+)
+def test_a_clip_whose_pixels_are_not_square_is_shown_as_wide_as_it_is_meant(
+    tmp_path: Path, pixel: str, turned: bool, size: tuple[int, int]
+) -> None:
+    path = ffmpeg(tmp_path / "clip.mp4", "yuv420p", "mpeg4", options=["-vf", f"setsar={pixel}"])
+    if turned:  # by its track's matrix, the second in it (ISO 14496-12, 8.3.2)
+        one, none, last = ((value).to_bytes(4, "big") for value in (1 << 16, 0, 1 << 30))
+        before, header, rest = path.read_bytes().split(b"".join([one, none * 3, one, none * 3, last]))
+        held = b"".join([none, one, none, (-1 << 16).to_bytes(4, "big", signed=True), none * 4, last])
+        path.write_bytes(before + b"".join([one, none * 3, one, none * 3, last]) + header + held + rest)
+    frames, trouble = everything(open_source(str(path)))
+    assert (len(frames), trouble) == (2, [])
+    assert {frame.image.shape for frame in frames} == {(*size[::-1], 3)}
 
 
 def test_a_clip_cut_short_gives_what_there_is_and_says_so(tmp_path: Path) -> None:
