@@ -74,11 +74,11 @@ class Clock:
             self._came.add(self._now_ns())
             self._dropped += dropped
 
-    def answered(self, preprocess_ns: int, inference_ns: int) -> None:
-        """Note that a frame was answered, and what that took."""
+    def answered(self, preprocess_ns: int, inference_ns: int, *, anew: bool = False) -> None:
+        """Note that a frame was answered, and what that took; anew: the same one once more."""
         with self._lock:
             now = self._now_ns()
-            self._total += 1
+            self._total += not anew
             self._answered.add(now)
             self._preprocess.add(now, preprocess_ns)
             self._inference.add(now, inference_ns)

@@ -74,6 +74,7 @@ class Pipeline:
         self._newest: Answer | None = None
         self._held: Answer | None = None  # the one that was shown in the last pause
         self._answered_by: Card | None = None  # the last answer
+        self._answered_id = -1  # of the last frame that was
         self._said: tuple[bool, bool, str] = (False, False, "")
         self._shown_ns = 0
         self._figures: tuple[int, Card, Stats] | None = None  # the last ones: of when, and of whom
@@ -171,8 +172,8 @@ class Pipeline:
         raw, labels = scores.probabilities, self._classifier.labels
         smoothed, leader = self._smoother(raw, self._at_ns(frame))
         top = ranked(raw, smoothed, leader, labels, self._settings.top)
-        self._clock.answered(preprocess_ns, scores.inference_ns)
-        self._answered_by = self._classifier.card
+        self._clock.answered(preprocess_ns, scores.inference_ns, anew=frame.id == self._answered_id)
+        self._answered_id, self._answered_by = frame.id, self._classifier.card
         first = one(raw, smoothed, int(raw.argmax()), labels)
         answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
         self._answers.put(answer, wait=None if self._source.live else self._stop)

@@ -433,17 +433,18 @@ def test_what_lies_outside_of_the_region_is_told_as_it_begins_and_of_pictures_ea
 
 def test_the_other_precision_answers_the_picture_that_is_paused() -> None:
     told: list[str] = []
-    camera, watcher = Camera(), Watcher()
-    with Running(camera, Model(), watcher, tell=told.append) as it:
+    camera, watcher, clock = Camera(), Watcher(), Clock()
+    with Running(camera, Model(), watcher, tell=told.append, clock=clock) as it:
         it.wait(lambda: len(watcher.ids) > 3)
         it.controls.paused = True
         it.wait(lambda: watcher.updates[-1].paused)
         time.sleep(0.1)
-        held, before = watcher.ids[-1], watcher.updates[-1].answer
+        held, before, answered = watcher.ids[-1], watcher.updates[-1].answer, clock.total
         it.controls.toggle_precision.set()
         it.wait(lambda: watcher.updates[-1].stats.precision == "float32")
         it.wait(lambda: watcher.updates[-1].answer is not before)
         assert watcher.ids[-1] == held
+        assert clock.total == answered  # frames, and this is the same one
     assert told == ["model answers in float32"]
 
 
