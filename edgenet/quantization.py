@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -21,7 +22,7 @@ from edgenet.hygiene import check_images, pixels_sha256, refuse_overlap
 from edgenet.image import Preprocessing
 from edgenet.nets.network import Network
 from edgenet.order import Calibration, Demand, Order
-from edgenet.trial import Candidate, Images, choose, drop_points
+from edgenet.trial import Candidate, Images, choose, classes, drop_points
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -31,6 +32,9 @@ FEWEST_TO_CORRECT = 20
 
 BATCH = 16
 """Images at a time; what memory conversion takes beyond TensorFlow's own goes with it."""
+
+LABELLED_BATCH = 100
+"""Labelled images at a time: enough for the simulator's batches and for all cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +180,35 @@ def _judges(
 ) -> Images:
     """Look the calibration images over, and set apart what ways to quantize are judged on."""
     labelled = demand.validation
-    validation = images[:0]
+    files, targets = ((), np.empty(0, np.int64)) if labelled is None else (labelled.files, labelled.targets)
+    validation = functools.partial(_labelled, "measure top-1 on the validation images", files, prep, progress)
     if labelled is not None:
-        validation = _read("read the validation images", labelled.files, prep, progress)
-        refuse_overlap(calibration.files, images, validation, labelled.files[0].parent.parent)
+        seen = _labelled("read the validation images", files, prep, progress)
+        refuse_overlap(calibration.files, images, chain.from_iterable(seen), files[0].parent.parent)
     progress("run the float network", 0, 0)
     answers = _scores(network, images)
     for line in check_images(calibration.files, images, answers):
         warn(line)
     apart = held_out(images)
-    targets = np.empty(0, np.int64) if labelled is None else labelled.targets
-    return Images(images[apart], answers[apart], validation, targets, _scores(network, validation))
+    return Images(images[apart], answers[apart], validation, targets, classes(network.scores(_few(validation()))))
+
+
+def _labelled(what: str, files: Sequence[Path], prep: Preprocessing, progress: Progress) -> Iterator[np.ndarray]:
+    """Read the labelled images batch by batch: there may be more of them than memory holds."""
+    done = 0
+    for batch in batches(files, prep, LABELLED_BATCH):
+        progress(what, done, len(files))
+        yield batch
+        done += len(batch)
 
 
 def _scores(network: Network, images: np.ndarray) -> np.ndarray:
-    few = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    return np.concatenate(list(network.scores(few))) if few else np.empty((0, network.classes), np.float32)
+    return np.concatenate([np.empty((0, network.classes), np.float32), *network.scores(_few([images]))])
+
+
+def _few(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for batch in batches:
+        yield from (batch[start : start + BATCH] for start in range(0, len(batch), BATCH))
 
 
 def _explained(

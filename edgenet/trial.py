@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,21 +57,22 @@ class Images:
     Attributes:
         images: kept apart from corrections, uint8 [n, height, width, 3].
         answers: the float network's to them, float32 [n, classes], probabilities.
-        validation: labelled images, uint8 [m, height, width, 3]; m may be 0.
-        targets: their classes, [m].
-        validation_answers: the float network's to them, float32 [m, classes].
+        validation: reads labelled images, batches uint8 [n, height, width, 3]: anew each time, as memory may not hold
+            them all.
+        targets: their classes, [m]; m may be 0.
+        named: the classes that the float network gives them, [m].
     """
 
     images: np.ndarray
     answers: np.ndarray
-    validation: np.ndarray
+    validation: Callable[[], Iterable[np.ndarray]]
     targets: np.ndarray
-    validation_answers: np.ndarray
+    named: np.ndarray
 
     @property
     def float_top1(self) -> float | None:
         """Share of the labelled images that the float network names rightly; None without such images."""
-        return _top1(self.validation_answers, self.targets)
+        return _top1(self.named, self.targets)
 
 
 def judged(
@@ -83,7 +84,7 @@ def judged(
     """Compare what answers uint8 images with probabilities with the float network."""
     agreement = agree(on.answers, scores(on.images), name=f"{what} ({subject})")
     sqnr = agreement.sqnr_db if math.isfinite(agreement.sqnr_db) else EQUAL_DB
-    top1 = _top1(scores(on.validation), on.targets) if len(on.validation) else None
+    top1 = _top1(classes(map(scores, on.validation())), on.targets) if len(on.targets) else None
     return Attempt(what, subject, sqnr, agreement.top1_agreement, top1, None, None, kept=False, why="")
 
 
@@ -160,5 +161,10 @@ def _answers(pool: ModelPool, images: np.ndarray) -> np.ndarray:
     return np.concatenate(list(pool.map(images[start : start + BATCH] for start in starts)))
 
 
-def _top1(answers: np.ndarray, targets: np.ndarray) -> float | None:
-    return float((answers.argmax(axis=1) == targets).mean()) if len(targets) else None
+def classes(answers: Iterable[np.ndarray]) -> np.ndarray:
+    """Name the class of each image, int64 [n]; answers: batches [_, classes], of which no more is kept."""
+    return np.concatenate([np.empty(0, np.int64), *(batch.argmax(axis=1) for batch in answers)])
+
+
+def _top1(named: np.ndarray, targets: np.ndarray) -> float | None:
+    return float((named == targets).mean()) if len(targets) else None

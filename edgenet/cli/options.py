@@ -120,7 +120,7 @@ def network(
     return opened
 
 
-def validation(folder: Path, network: Network, wanted: Order) -> LabelledImages:
+def validation(folder: Path, network: Network, wanted: Order, limit: int | None) -> LabelledImages:
     """Find the labelled images that top-1 is measured on."""
     from edgenet.dataset import labelled
     from edgenet.errors import UsageError
@@ -128,7 +128,7 @@ def validation(folder: Path, network: Network, wanted: Order) -> LabelledImages:
     known = wanted.labels or network.labels
     if known is None:
         raise UsageError(f"--validation {folder}: nobody says what the classes are called; give --labels FILE")
-    return labelled(folder, known, None, None)
+    return labelled(folder, known, None, limit)
 
 
 def value(option: Enum | None) -> str:

@@ -55,6 +55,9 @@ def quantize(
     validation: Annotated[
         Path | None, typer.Option(help="Folder of labelled images, one folder a class, to measure top-1 on.")
     ] = None,
+    validation_limit: Annotated[
+        int | None, typer.Option(help="At most this many of them, spread evenly: every step is measured on all.", min=1)
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -86,8 +89,9 @@ def quantize(
         raise UsageError("--keep-float takes auto, or none, or names of layers; not a mixture")
     if (keep_float or explain) and (precision is not IntegerPrecision.int8 or effort is Effort.plain):
         raise UsageError("--keep-float and --explain belong to int8 with --effort fast or best")
-    if max_drop is not None and validation is None:
-        raise UsageError("--max-drop needs --validation DIR: labelled images to measure top-1 on")
+    if (max_drop is not None or validation_limit is not None) and validation is None:
+        option = "--validation-limit" if max_drop is None else "--max-drop"
+        raise UsageError(f"{option} needs --validation DIR: labelled images to measure top-1 on")
     with Progress() as progress:
         progress("read the calibration folder", 0, 0)
         chosen = _calibration(precision, calibration, validation, limit)
@@ -96,7 +100,7 @@ def quantize(
         demand = Demand(
             effort=effort.value,
             keep_float=kept,
-            validation=options.validation(validation, network, order) if validation else None,
+            validation=options.validation(validation, network, order, validation_limit) if validation else None,
             max_drop=allowed if validation else None,
             explain=explain,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -32,14 +34,23 @@ def test_labelled_images_are_judged_by_their_labels_and_the_others_by_the_float_
     images, labelled = np.full((2, 1, 1, 3), 1, np.uint8), np.full((4, 1, 1, 3), 2, np.uint8)
     answers = np.array([[0.8, 0.2], [0.3, 0.7]], np.float32)
     right = np.array([[0.9, 0.1]] * 4, np.float32)
-    on = Images(images, answers, labelled, np.array([0, 0, 0, 1]), right[:, ::-1])
+    read: list[weakref.ref[np.ndarray]] = []
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(len(labelled)):
+            batch = labelled[start : start + 1].copy()
+            read.append(weakref.ref(batch))
+            yield batch
+            assert sum(one() is not None for one in read) <= 2, "memory may not hold them all"
+
+    on = Images(images, answers, batches, np.array([0, 0, 0, 1]), right[:, ::-1].argmax(axis=1))
 
     def scores(pixels: np.ndarray) -> np.ndarray:
-        return right if pixels[0, 0, 0, 0] == 2 else answers[[0, 0]]
+        return right[: len(pixels)] if pixels[0, 0, 0, 0] == 2 else answers[[0, 0]]
 
     one = judged("it", "tflite", on, scores)
     assert (one.top1_agreement, one.top1, on.float_top1) == (0.5, 0.75, 0.25)
-    bare = dataclasses.replace(on, validation=labelled[:0], targets=np.zeros(0, np.int64), validation_answers=right[:0])
+    bare = dataclasses.replace(on, targets=np.zeros(0, np.int64), named=np.zeros(0, np.int64))
     assert (judged("it", "tflite", bare, scores).top1, bare.float_top1) == (None, None)
     assert judged("it", "tflite", bare, lambda _: answers).sqnr_db == 200.0, "JSON knows no infinity"
 

@@ -96,7 +96,7 @@ def split(network: Network, calibration: Calibration) -> tuple[np.ndarray, Image
     """Return pictures to correct by, and ten to judge by."""
     images = np.concatenate(list(batches(calibration.files, Preprocessing(network.height, network.width), 16)))
     answers = np.concatenate(list(network.scores([images])))
-    return images[10:], Images(images[:10], answers[:10], images[:0], np.zeros(0, np.int64), answers[:0])
+    return images[10:], Images(images[:10], answers[:10], list, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def searched(network: Network, calibration: Calibration, out: Path, demand: Demand) -> Artifact:
@@ -459,7 +459,8 @@ def test_advice_is_what_was_simulated(coarse: Network, few: Calibration, monkeyp
     images = np.concatenate(list(batches(few.files, Preprocessing(coarse.height, coarse.width), 16)))
     answers = np.concatenate(list(coarse.scores([images])))
     apart = held_out(images)
-    on = Images(images[apart], answers[apart], images, answers.argmax(axis=1), answers)  # what it says is right
+    right = answers.argmax(axis=1)  # what it says
+    on = Images(images[apart], answers[apart], lambda: [images], right, right)
     found = search.search(coarse, images[~apart], on, Demand(keep_float=(NONE,)), lambda *_: None)
     assert found is not None
 

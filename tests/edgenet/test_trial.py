@@ -107,11 +107,14 @@ def test_a_layer_stays_float_where_the_user_says_so(
 
 def test_a_drop_is_measured_and_judged(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "validation", 4, seed=99)
-    options = ("--validation", tmp_path / "validation", "--to", "tflite", "--effort", "plain", "--json")
+    validation = ("--validation", tmp_path / "validation", "--validation-limit", 30)
+    options = (*validation, "--to", "tflite", "--effort", "plain", "--json")
     made = edgenet("quantize", "symbols", "--calibration", pictures, "-o", tmp_path, "--max-drop", "100", *options)
     (file,) = made.document
     assert file["float_top1"] > 0.9
-    measured = edgenet("evaluate", file["path"], "--data", tmp_path / "validation", "--json").document[0]
+    assert "measure top-1 on the validation images" in made.err
+    same = ("--data", tmp_path / "validation", "--limit", 30)
+    measured = edgenet("evaluate", file["path"], *same, "--json").document[0]
     top1 = measured["accuracy"]["top1"] if "accuracy" in measured else measured["top1"]
     assert file["top1_drop_points"] == pytest.approx(100 * (file["float_top1"] - top1))
     overlapping = edgenet("quantize", "symbols", "--calibration", tmp_path / "validation", "-o", tmp_path, *options)
