@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +45,11 @@ def appearing(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.replace(path)
     except OSError as exc:
-        raise EdgenetError(f"cannot write {path}: {exc.strerror}; make room or choose another folder") from exc
+        cure = "give it a shorter name" if exc.errno == errno.ENAMETOOLONG else "make room or choose another folder"
+        raise EdgenetError(f"cannot write {path}: {exc.strerror}; {cure}") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what could not be written, cannot be removed
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -54,3 +54,12 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path: Path) ->
             check_folder(folder)
         with pytest.raises(EdgenetError, match=r"choose another folder$"), appearing(folder / "model.tflite"):
             pass
+
+
+def test_a_name_that_no_folder_takes_is_one_line_too(tmp_path: Path) -> None:
+    """Nor can what was never written be removed."""
+    with (
+        pytest.raises(EdgenetError, match=r"n\.tflite: File name too long; give it a shorter name"),
+        appearing(tmp_path / f"{'n' * 247}.tflite") as partial,
+    ):
+        partial.write_text("whole")
