@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -84,7 +85,7 @@ class Demand:
         explain: say what each layer loses.
 
     Raises:
-        UsageError: there is no such effort; keep_float is none of the three.
+        UsageError: there is no such effort; keep_float is none of the three; max_drop is not finite.
     """
 
     effort: Effort = "fast"
@@ -99,6 +100,8 @@ class Demand:
         kept = self.keep_float
         if isinstance(kept, str) or not kept or (len(kept) > 1 and {AUTO, NONE} & set(kept)):
             raise UsageError(f'keep_float {kept!r}: give ("auto",), ("none",) or a tuple of names of layers')
+        if self.max_drop is not None and not math.isfinite(self.max_drop):
+            raise UsageError(f"max_drop {self.max_drop}: give points of top-1, such as 0.5; None where nobody minds")
 
     @property
     def names_layers(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,3 +37,9 @@ def test_a_precision_belongs_to_the_function_that_makes_it(tmp_path: Path) -> No
         edgenet.convert(network, cast("Any", "int8"), order, quiet)
     with pytest.raises(edgenet.EdgenetError, match=r"'float32': give \"int8\", \"int16x8\" or \"dynamic\""):
         edgenet.quantize(network, cast("Any", "float32"), Calibration((), ""), order, quiet)
+
+
+@pytest.mark.parametrize("points", [math.nan, math.inf])
+def test_a_drop_that_no_file_could_miss_is_refused(points: float) -> None:
+    with pytest.raises(edgenet.EdgenetError, match=r"max_drop .*: give points of top-1, such as 0\.5"):
+        edgenet.Demand(max_drop=points)
