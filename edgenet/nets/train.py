@@ -46,6 +46,11 @@ class Epoch:
     accuracy: float  # top-1 on the training pictures, 0..1
 
 
+def require_keras() -> None:
+    """Find out before pictures are made that what trains on them is missing: ModuleNotFoundError."""
+    import keras  # noqa: F401
+
+
 def fit(
     spec: ModelSpec,
     images: NDArray[np.uint8],

@@ -109,6 +109,7 @@ def train(
         raise UsageError(f"seed {seed} is the test seed too: choose another --seed, else the test proves nothing")
     if images < len(LABELS) or test_images < 1 or epochs < 1:
         raise UsageError(f"too little to train on: give at least {len(LABELS)} images and 1 epoch")
+    nets.require_keras()
     _check_writable(out)
     tell = progress or (lambda _: None)
     start, cpu_start = time.monotonic(), time.process_time()

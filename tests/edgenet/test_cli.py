@@ -101,11 +101,13 @@ def test_doctor_prints_the_command_whole_and_a_missing_extra_is_one_line(tmp_pat
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     assert 'pip install "edgenet[convert]"' in run("doctor").stdout
-    for arguments in (("convert", "symbols", "-o", str(tmp_path)), ("demo", "-o", str(tmp_path / "d"))):
-        ran = run(*arguments)
+    for verb in (("convert", "symbols"), ("demo",), ("train", "symbols", "--images", "40")):
+        ran = run(*verb, "-o", str(tmp_path / "d"))
         assert ran.returncode == 1
         assert "Traceback" not in ran.stderr
         assert "edgenet[convert]" in ran.stderr
+        assert "generate" not in ran.stderr
+        assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("precision", ["float16", "int16x8", "dynamic"])
