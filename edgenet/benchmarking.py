@@ -71,6 +71,7 @@ class Row:
         published: how it compares with what others measured on such a board; "" where it compares well or nobody did.
         threads_note: that so many threads make no sense on such a board; "" where they do, or nobody knows.
         outside: what runs outside of the delegate, where neither the runtime nor the gain tells; "" where little does.
+        started_at: of its device's turn, UTC, ISO 8601; "" where nothing is kept.
         conditions: what met all repetitions alike and so is not in the verdict, a line each: a busy device, a low clock
     """
 
@@ -83,6 +84,7 @@ class Row:
     threads_note: str = ""
     outside: str = ""
     conditions: tuple[str, ...] = ()
+    started_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,6 @@ class Benchmark:
         profiles: operators' times, where they were asked for.
         failures: a line for each device, or file on one, that could not be measured.
         command: the command line.
-        started_at: UTC, ISO 8601.
         tools: versions of what measures on this machine, by its name.
     """
 
@@ -112,7 +113,6 @@ class Benchmark:
     profiles: tuple[Profile, ...]
     failures: tuple[str, ...]
     command: str
-    started_at: str
     tools: Mapping[str, str]
 
 
@@ -160,9 +160,7 @@ def on_devices(
     if len(targets) == 1 and not found.rows:
         raise DeviceError("; ".join(words for _, words in found.failures))
     named = [f"{name}: {words}" if len(targets) > 1 else words for name, words in found.failures]
-    return Benchmark(
-        tuple(found.rows), tuple(found.profiles), tuple(named), command, recorder.started_at, recorder.tools
-    )
+    return Benchmark(tuple(found.rows), tuple(found.profiles), tuple(named), command, recorder.tools)
 
 
 @dataclass(slots=True)
@@ -195,7 +193,7 @@ def _on_device(call: Call, target: Target, recorder: Recorder, found: _Found, pr
         keep = recorder.keeper(bench.device, target.kind, bench.runner, info=bench.info)
         rows = benchmark(call.paths, call.threads, call.schedule, progress, bench=bench, keep=keep, failed=failed)
         recorder.finished(rows)
-        found.rows += rows
+        found.rows += [dataclasses.replace(row, started_at=recorder.started_at) for row in rows]
         for row in rows if call.profile else ():
             path, threads = row.latency.path, row.latency.threads
             progress(f"time the operators of {path.name} on {bench.device}", 0, 0)

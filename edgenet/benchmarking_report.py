@@ -37,7 +37,7 @@ def document(result: Benchmark) -> dict[str, Any]:
     return {
         "command": result.command,
         "tools": result.tools,
-        "rows": [{**row_json(row), "started_at": result.started_at} for row in result.rows],
+        "rows": [{**row_json(row), "started_at": row.started_at} for row in result.rows],
         "operators": [
             {
                 **dataclasses.asdict(one),

@@ -46,13 +46,13 @@ class Recorder:
 
     Attributes:
         kept: how many repetitions are in the database.
-        started_at: when it was made, UTC, ISO 8601.
+        started_at: of the call that `keeper` began last, UTC, ISO 8601; "" before.
         tools: versions of what measures here, by its name.
     """
 
     def __init__(self, command: str, *, warn: Callable[[str], None], tools: Mapping[str, str] | None = None) -> None:
         self._warn = warn
-        self.started_at = _now()
+        self.started_at = ""
         self.tools: Mapping[str, str] = _tools() if tools is None else tools
         self._command = {"command": command, "tools": json.dumps(dict(self.tools))}
         self._pending: list[Step] = []
@@ -80,7 +80,9 @@ class Recorder:
             info: what the device is, where it was asked.
         """
         what = {"device": device, "kind": kind, "runner": runner, "info": _json(info) if info else "{}"}
-        self._call = call = _Call({"token": secrets.token_hex(8), "started_at": _now(), **self._command, **what})
+        self.started_at = _now()
+        row = {"token": secrets.token_hex(8), "started_at": self.started_at, **self._command, **what}
+        self._call = call = _Call(row)
 
         def keep(path: Path, threads: int, one: Repetition) -> None:
             self._unwritten += 1

@@ -52,9 +52,10 @@ def test_three_devices_in_one_call_give_one_answer(desk: Desk, edgenet: Edgenet,
     (saved,) = (desk.folder / "results").glob("bench-*.json")
     assert saved.read_text() == ran.out
     listed = edgenet("results", "--json").document
-    assert sorted((one["device"], one["file"]) for one in listed) == sorted(
-        (row["device"], Path(row["path"]).name) for row in rows
+    assert sorted((one["device"], one["file"], one["started_at"]) for one in listed) == sorted(
+        (row["device"], Path(row["path"]).name, row["started_at"]) for row in rows
     )
+    assert len({row["started_at"] for row in rows}) == 3
     assert edgenet("compare", saved, saved).code == 0
 
 
