@@ -7,13 +7,20 @@ BIN := $(VENV)/bin
 # An environment that could not be made whole (Debian without python3-venv) is made anew the next time.
 .DELETE_ON_ERROR:
 
-.PHONY: demo test lint format lock mediapipe zig clean
+.PHONY: demo test chosen lint format lock mediapipe zig clean
 
-demo: $(VENV)/.convert
+demo: chosen $(VENV)/.convert
 	$(BIN)/edgenet demo -o demo
 
-test: $(VENV)/.dev
+test: chosen $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# An environment stays what it was made of: whoever names another Python is told.
+chosen:
+ifneq ($(origin PYTHON),file)
+	@[ ! -x $(BIN)/python ] || [ "$$($(BIN)/python -V)" = "$$($(PYTHON) -V)" ] || echo >&2 \
+	    "$(VENV) was made of $$($(BIN)/python -V) and stays so: make clean before PYTHON=$(PYTHON), or name another VENV"
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
