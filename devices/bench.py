@@ -11,7 +11,7 @@ from typing import Protocol
 
 from devices import bundle, profile, registry
 from devices.device import DeviceInfo, DeviceState, probe, state
-from devices.errors import DeviceUnfit
+from devices.errors import DeviceFull, DeviceUnfit
 from devices.local import LocalShell
 from devices.lock import DeviceLock
 from devices.machine import isa_features, machine_state
@@ -248,21 +248,20 @@ def open_bench(
 
 @contextlib.contextmanager
 def _here(wait_s: float, tell: Callable[[str], None]) -> Iterator[PythonBench]:
-    """Hold this machine, and probe it, where it has a POSIX shell and a folder for us; go on without elsewhere."""
+    """Hold this machine, and probe it, where there is a POSIX shell, and room for us; go on without elsewhere."""
     if os.name != "posix":
         yield PythonBench()
         return
+    info: DeviceInfo | None = None
+    lock: DeviceLock | None = None
     with contextlib.ExitStack() as held:
         try:
             shell = held.enter_context(LocalShell())
             info = probe(shell, "local")
             lock = held.enter_context(DeviceLock(shell, wait_s, tell))
-        except DeviceUnfit as exc:
-            tell(f"this machine is neither held nor probed: {exc}")
-            bench = PythonBench()
-        else:
-            bench = PythonBench(info=info, board=profile.matching(info), lock=lock)
-        yield bench
+        except (DeviceFull, DeviceUnfit) as exc:
+            tell(f"this machine is {'not held' if info else 'neither held nor probed'}: {exc}")
+        yield PythonBench(info=info, board=profile.matching(info) if info else None, lock=lock)
 
 
 def _archive(info: DeviceInfo, tell: Callable[[str], None]) -> Path:

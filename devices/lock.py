@@ -151,7 +151,7 @@ class DeviceLock:
             word, _, rest = os.fsdecode(done.stdout).partition("\n")
             if done.status or word not in ("taken", "held", "stale"):
                 error = DeviceFull if is_full(done) else ShellError
-                raise error(f"cannot lock {self._shell.name}: {last_line(done.stderr)}")
+                raise error(f"cannot lock {self._shell.name} in {self._shell.root!r}: {last_line(done.stderr)}")
             if word != "held" or rest:
                 break
         holder = _read(rest)

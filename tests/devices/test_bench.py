@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -24,6 +25,7 @@ from devices.store import Put, Store
 from devices.timing import Schedule
 
 from .boards import pi4, pixel6
+from .peers import small_disk
 from .sshd import Sshd
 from .tiny_models import tiny_tflite, write
 
@@ -57,6 +59,18 @@ def test_where_this_machine_has_no_folder_for_us_it_is_measured_all_the_same(cac
         assert bench.info is None
         bench.state()
     assert "neither held nor probed" in said[0]
+
+
+def test_where_its_disk_is_full_it_is_measured_all_the_same(cache: Path) -> None:
+    cache.mkdir()
+    said: list[str] = []
+    with small_disk(str(cache), 1):
+        with contextlib.suppress(OSError):
+            (cache / "rest").write_bytes(b"x" * (2 << 20))
+        with open_bench(registry.LOCAL, tell=said.append) as bench:
+            assert bench.info is not None
+            bench.state()
+    assert said[0].startswith("this machine is not held: cannot lock local in ")
 
 
 def test_a_lock_is_refreshed_by_all_that_lasts(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
