@@ -142,7 +142,8 @@ def open_shell(target: Target) -> Shell:
     if target.kind == "adb":
         from devices.adb import AdbShell
 
-        return AdbShell(target.address, target.name)
+        # Whichever phone that is today goes by its serial: its results are not those of the next one.
+        return AdbShell(target.address, None if target.name == ANY_PHONE else target.name)
     from devices.ssh import SshShell
 
     return SshShell(target.address, target.key, target.name)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from devices import adb
+from devices import adb, registry
 from devices.adb import AdbShell, find_adb, phones
 from devices.errors import (
     CommandTimeout,
@@ -217,7 +217,9 @@ def test_which_phone(phone: Adbd, server: str, tmp_path: Path, monkeypatch: pyte
         assert phone.serial in said
         assert other.serial in said
         monkeypatch.setenv("ANDROID_SERIAL", other.serial)
-        with AdbShell(root=root) as named:
+        monkeypatch.setenv("EDGENET_ADB_ROOT", root)
+        monkeypatch.setenv("EDGENET_CONFIG_HOME", root)
+        with registry.open_shell(registry.find("android")) as named:
             assert named.name == f"android:{other.serial}"
         with AdbShell(phone.serial, root=root, name="mine") as given:
             assert given.name == "mine"
