@@ -193,6 +193,8 @@ def _remarks(base: Recorded, new: Recorded) -> tuple[str, ...]:
         said.append(f"{_named(new)}: timed by the {new.runner} runner, and by the {base.runner} one before")
     if base.runtime and new.runtime and base.runtime != new.runtime:
         said.append(f"{_named(new)}: {new.runtime}, and {base.runtime} before")
+    if base.delegate and new.delegate and (base.delegate == "none") != (new.delegate == "none"):
+        said.append(f"{_named(new)}: its delegate is {new.delegate}, and was {base.delegate} before")
     return tuple(said)
 
 

@@ -44,6 +44,7 @@ class Recorded:
         verdict: "valid", "throttled", "unstable"; "unfinished" where the benchmark was cut short, or still runs.
         repetitions: those that do not count, too.
         complete: the benchmark came to its end.
+        delegate: what ran it within the runtime: "XNNPACK", "none"; "" where the runtime or nobody tells.
     """
 
     id: int | None
@@ -64,6 +65,7 @@ class Recorded:
     why: str
     repetitions: tuple[Kept, ...]
     complete: bool
+    delegate: str = ""
 
     @property
     def counted(self) -> tuple[Kept, ...]:
@@ -177,6 +179,7 @@ def _recorded(database: sqlite3.Connection, row: sqlite3.Row) -> Recorded:
         why=row["why"] or "",
         repetitions=repetitions,
         complete=complete,
+        delegate=row["delegate"] or "",
     )
 
 
@@ -221,6 +224,7 @@ def _from_json(document: Any) -> Recorded:
         why=str(document.get("why", "")),
         repetitions=tuple(_kept(one) for one in document["repetitions"]),
         complete=document["verdict"] != "unfinished",
+        delegate=str(document.get("delegate", "")),
     )
 
 

@@ -218,6 +218,12 @@ def test_what_a_reader_should_know_is_said() -> None:
         "1: model.tflite on pi4, 1 thread: LiteRT 2, and LiteRT 1 before",
     )
     assert compare(known[:1], known[:1], 0.03).remarks == ()
+    fell = [dataclasses.replace(known[0], delegate=name) for name in ("XNNPACK", "none", "CPUExecutionProvider", "")]
+    assert compare(fell[:1], fell[1:2], 0.03).remarks == (
+        "1: model.tflite on pi4, 1 thread: its delegate is none, and was XNNPACK before",
+    )
+    for one, other in ((0, 0), (1, 1), (0, 2), (1, 3)):
+        assert compare(fell[one : one + 1], fell[other : other + 1], 0.03).remarks == ()
 
 
 def cells(shown: Table) -> list[str]:
@@ -323,7 +329,7 @@ class Board:
 
     def time(self, path: Path, threads: int, schedule: Schedule) -> Timed:
         samples = (self.times[path.name] * 1e6 * (1 + 0.002 * self.rng.standard_normal(30))).astype(np.int64)
-        return Timed(Run(samples, 5, 2.0, 1.0, 1 << 20, "0", STATE, self.end), Facts("LiteRT 2.3.0"))
+        return Timed(Run(samples, 5, 2.0, 1.0, 1 << 20, "0", STATE, self.end), Facts("LiteRT 2.3.0", "XNNPACK"))
 
 
 def benchmark(times: dict[str, float], folder: Path, end: DeviceState = STATE) -> list[Latency]:
@@ -358,8 +364,8 @@ def test_a_json_document_of_bench_is_the_result_it_was_written_from(home: Path, 
     read = {one.file: one for one in find(str(written(tmp_path, made)))}
     for kept in recent(9):
         assert kept.repetitions == read[kept.file].repetitions
-        assert (kept.call, kept.sha256, kept.ci95) == tuple(
-            getattr(read[kept.file], name) for name in ("call", "sha256", "ci95")
+        assert (kept.call, kept.sha256, kept.ci95, kept.delegate) == tuple(
+            getattr(read[kept.file], name) for name in ("call", "sha256", "ci95", "delegate")
         )
         outcome = compare([kept], [read[kept.file]], 0.0)
         assert outcome.rows[0].paired

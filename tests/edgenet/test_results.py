@@ -98,6 +98,7 @@ def test_a_result_is_found_again_with_every_sample_and_state(home: Path, model: 
     (one,) = recent(10)
     assert one.id == 1
     assert (one.device, one.runner, one.runtime, one.file) == ("pi4", "native", "LiteRT 2.3.0", "model.tflite")
+    assert one.delegate == "XNNPACK"
     assert (one.sha256, one.threads) == (hashlib.sha256(MODEL).hexdigest(), 1)
     assert (one.median_ms, one.ci95) == (made.median_ms, made.ci95_ms)
     assert (one.verdict, one.why, one.complete) == (made.verdict, made.why, True)
