@@ -33,7 +33,7 @@ _AGE_EVERY_S = 0.25  # figures that change faster cannot be read
 _DONE, _NONSENSE, _TOO_BIG, _BUSY = 1000, 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
 _SILENCE_S = 2.0  # without a picture, until another camera may come
-_OTHER_CAMERA = "another page sends its camera already"
+_OTHER_CAMERA = "another page sends its camera: stop it there, then start this one"
 
 
 class Cameras:
