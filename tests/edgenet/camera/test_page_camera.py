@@ -68,11 +68,17 @@ def test_a_second_camera_is_told_that_there_is_one(chrome: Any) -> None:
             assert not second.evaluate("document.getElementById('frame').matches('.stale')")
 
 
-def test_a_camera_that_was_lost_is_no_trouble_any_more_once_it_was_stopped(chrome: Any) -> None:
+def test_a_camera_that_was_lost_is_opened_again_and_no_trouble_any_more_once_it_was_stopped(chrome: Any) -> None:
     with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
         page.evaluate(f"() => {{ {SLOW_TO_OPEN} }}")
         page.click("#camera")
         eventually(lambda: loop.answered > 3)
+        page.evaluate("() => { window.opensAfter = 600; streams.at(-1).getTracks().forEach((track) => track.stop()); }")
+        page.until("document.getElementById('banner').textContent === 'The camera is gone. Trying again.'")
+        page.until("streams.length === 2")
+        answered = loop.answered
+        eventually(lambda: loop.answered > answered + 3)
+        page.wait_for_selector("#banner", state="hidden")
         page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no'); }; }")
         page.evaluate("() => streams.at(-1).getTracks().forEach((track) => track.stop())")
         page.until("document.getElementById('banner').textContent.includes('Trying again')")
@@ -94,9 +100,11 @@ def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
 
 SLOW_TO_OPEN = """
     window.streams = [];
+    window.asked = [];
     const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = async (wanted) => {
         await new Promise((resolve) => setTimeout(resolve, window.opensAfter ?? 0));
+        window.asked.push(wanted.video.facingMode);
         window.streams.push(await open(wanted));
         return window.streams.at(-1);
     };
@@ -131,7 +139,7 @@ def test_a_camera_that_was_stopped_before_it_was_open_is_off(chrome: Any) -> Non
         page.until("locks.every(({ released }) => released)", 5)
 
 
-def test_the_other_camera_is_the_next_one_where_cameras_look_nowhere(play: Any) -> None:
+def test_the_other_camera_is_the_next_one_or_on_a_phone_the_one_that_looks_the_other_way(play: Any) -> None:
     with (
         browser(play, cameras=2) as two,
         answering(default_model(), LABELS) as (view, _),
@@ -145,6 +153,13 @@ def test_the_other_camera_is_the_next_one_where_cameras_look_nowhere(play: Any) 
             page.until(f"streams.length === {count}")
         used = page.evaluate("streams.map((one) => one.getVideoTracks()[0].getSettings().deviceId)")
         assert used[0] == used[2] != used[1]
+        page.evaluate(
+            "() => { MediaStreamTrack.prototype.getSettings = () => ({ facingMode: asked.at(-1) ?? 'environment' }); }"
+        )
+        for count in (4, 5):
+            page.click("#flip")
+            page.until(f"streams.length === {count}")
+        assert page.evaluate("asked") == ["environment", None, None, "user", "environment"]
         assert page.evaluate(LIVE) == 1
 
 
