@@ -154,8 +154,9 @@ def _kept(
         candidates.append(corrected.file(manifest))
     if on is None or (corrected is None and not len(on.targets)):
         return candidates[0], ()
-    work.progress(f"try {manifest.format} {work.precision} on images kept apart", 0, 0)
-    return choose(tuple(candidates), manifest.format, on)
+    tell = functools.partial(work.progress, f"try {manifest.format} {work.precision} on images kept apart")
+    tell(0, 0)
+    return choose(tuple(candidates), manifest.format, on, tell)
 
 
 def _read(what: str, files: Sequence[Path], prep: Preprocessing, progress: Progress) -> np.ndarray:

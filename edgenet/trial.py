@@ -30,7 +30,10 @@ EQUAL_DB = 200.0
 
 LITTLE_DB, MUCH_DB = 0.5, 1.0
 
-QUICK = Schedule(warmup_s=0.1, duration_s=0.2, min_runs=30, repetitions=3)
+QUICK = Schedule(warmup_s=0.1, duration_s=0.2, min_runs=30, cap_s=2.0, repetitions=3)
+"""Of a latency that is told and decides nothing: an int16x8 file may take seconds an image."""
+
+Tell = Callable[[int, int], None]  # (done, of how many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,9 @@ def judged(
     return Attempt(what, subject, sqnr, agreement.top1_agreement, top1, None, None, kept=False, why="")
 
 
-def choose(candidates: tuple[Candidate, ...], format_: Format, on: Images) -> tuple[Candidate, tuple[Attempt, ...]]:
+def choose(
+    candidates: tuple[Candidate, ...], format_: Format, on: Images, tell: Tell
+) -> tuple[Candidate, tuple[Attempt, ...]]:
     """Try every candidate on the images kept apart, and keep the better one.
 
     Returns:
@@ -99,9 +104,7 @@ def choose(candidates: tuple[Candidate, ...], format_: Format, on: Images) -> tu
         attempts = []
         try:
             for candidate, file in zip(candidates, files, strict=True):
-                file.write_bytes(candidate.content)
-                with ModelPool(file, cores()) as pool:
-                    attempts.append(judged(candidate.what, format_, on, lambda images: _answers(pool, images)))
+                attempts.append(_tried(candidate, file, format_, on, tell))
             latencies = measure(files, (1,), QUICK)
         except DeviceError as exc:
             raise type(exc)(str(exc).replace(folder, f"the {format_} file (just made)")) from exc
@@ -117,6 +120,21 @@ def choose(candidates: tuple[Candidate, ...], format_: Format, on: Images) -> tu
         for i, (attempt, latency) in enumerate(zip(attempts, latencies, strict=True))
     ]
     return candidates[best], tuple(measured)
+
+
+def _tried(candidate: Candidate, file: Path, format_: Format, on: Images, tell: Tell) -> Attempt:
+    file.write_bytes(candidate.content)
+    with ModelPool(file, cores()) as pool:
+
+        def scores(images: np.ndarray) -> np.ndarray:
+            answers = []
+            for batch in pool.map(images[start : start + BATCH] for start in range(0, len(images), BATCH)):
+                answers.append(batch)
+                if images is on.images:  # the labelled ones are counted where they are read
+                    tell(sum(map(len, answers)), len(images))
+            return np.concatenate(answers)
+
+        return judged(candidate.what, format_, on, scores)
 
 
 def better(attempts: Sequence[Attempt], images: int) -> int:
@@ -154,11 +172,6 @@ def _why(attempts: Sequence[Attempt], i: int, best: int) -> str:
         return "the only way tried"
     gain = attempts[best].sqnr_db - max(a.sqnr_db for j, a in enumerate(attempts) if j != best)
     return f"{gain:+.1f} dB" if i == best else "less like the float network"
-
-
-def _answers(pool: ModelPool, images: np.ndarray) -> np.ndarray:
-    starts = range(0, len(images), BATCH)
-    return np.concatenate(list(pool.map(images[start : start + BATCH] for start in starts)))
 
 
 def classes(answers: Iterable[np.ndarray]) -> np.ndarray:

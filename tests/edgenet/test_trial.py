@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converters.int8.correct import METHODS
@@ -47,6 +48,17 @@ def test_the_simulator_says_what_the_file_will_answer(made: Path) -> None:
     simulated = [attempt for attempt in attempts if attempt["subject"] == "simulator" and attempt["kept"]][-1]
     written = next(attempt for attempt in attempts if attempt["subject"] == "tflite" and attempt["what"] != PLAIN)
     assert written["sqnr_db"] == pytest.approx(simulated["sqnr_db"], abs=0.2)
+
+
+def test_a_slow_file_is_told_of_while_it_is_tried_and_not_timed_for_minutes(made: Path) -> None:
+    """An int16x8 file of a large network takes seconds an image, and two files are timed."""
+    assert trial.QUICK.repetitions * 2 * trial.QUICK.cap_s <= 15  # of warm-up and of runs
+    content = (made / "symbols_int8.tflite").read_bytes()
+    images, none = np.zeros((20, 96, 96, 3), np.uint8), np.zeros(0, np.int64)
+    on = trial.Images(images, np.full((20, len(LABELS)), 1 / len(LABELS)), list, none, none)
+    told: list[tuple[int, int]] = []
+    trial.choose((trial.Candidate("it", content, (), ""),), "tflite", on, lambda *done: told.append(done))
+    assert told == [(8, 20), (16, 20), (20, 20)]
 
 
 def tried(sqnr_db: float, agreement: float) -> Attempt:
