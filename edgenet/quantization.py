@@ -86,7 +86,7 @@ def quantize(
         warn: called with one line for each thing that is odd about the calibration images, or about a file.
 
     Raises:
-        UsageError: another precision.
+        UsageError: another precision, or effort "best" for another one than int8.
         EdgenetError: the labels do not fit, a picture cannot be read, calibration and validation share images, or a
             file cannot be written.
         ConverterError: a layer cannot be quantized.
@@ -97,6 +97,8 @@ def quantize(
             f'precision {precision!r}: give "int8", "int16x8" or "dynamic"; those in float are edgenet.convert\'s'
         )
     demand = demand or Demand()
+    if demand.effort == "best" and precision != "int8":
+        raise UsageError(f'effort "best" belongs to int8; {precision} gains nothing by it')
     labels = publish.fitting_labels(order.labels or network.labels, network)
     prep = Preprocessing(network.height, network.width, order.crop)
     images = _read("read the calibration images", calibration.files, prep, progress)

@@ -46,9 +46,11 @@ def quantize(
     to: options.To = None,
     precision: Annotated[IntegerPrecision, typer.Option(help="Of weights and activations.")] = IntegerPrecision.int8,
     effort: Annotated[
-        Effort,
-        typer.Option(help="plain: calibration alone; fast: every correction that helps; best: distillation, too."),
-    ] = Effort.fast,
+        Effort | None,
+        typer.Option(
+            help="plain: calibration alone; fast (default): every correction that helps; best, of int8: distillation."
+        ),
+    ] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="auto|none|LAYER", help="What computes in float; may be repeated.")
     ] = None,
@@ -83,6 +85,8 @@ def quantize(
     from edgenet.order import AUTO, NONE, Demand
 
     order = options.order(to, out, labels, crop)
+    if effort is not None and precision is IntegerPrecision.dynamic:
+        raise UsageError("nothing is calibrated or corrected in dynamic; leave --effort out")
     kept = tuple(keep_float or (AUTO,))
     allowed = MAX_DROP if max_drop is None else max_drop
     if len(kept) > 1 and {AUTO, NONE} & set(kept):
@@ -98,7 +102,7 @@ def quantize(
         progress("load the network", 0, 0)
         network = options.network(model, weights, classes, input_range, size, trust, order)
         demand = Demand(
-            effort=effort.value,
+            effort=(effort or Effort.fast).value,
             keep_float=kept,
             validation=options.validation(validation, network, order, validation_limit) if validation else None,
             max_drop=allowed if validation else None,

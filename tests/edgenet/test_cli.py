@@ -417,6 +417,8 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
         (("convert", "symbols", "--input-range", "0..1"), 2, "knows what it eats"),
         (("convert", "missing.keras", "--weights", "none"), 2, "brings its own"),
         (("quantize", NETWORK, "--weights", "none"), 2, "needs --calibration"),
+        (("quantize", NETWORK, "--precision", "dynamic", "--effort", "plain"), 2, "leave --effort out"),
+        (("quantize", NETWORK, "--validation-limit", "9"), 2, "--validation-limit needs --validation"),
         (("train", "symbols", "--seed", "-1"), 2, "--seed"),
         (("train", "symbols", "--images", "5"), 2, "at least 20 images"),
         (("info", "mobilenet_v1_shallow", "--block", "standard"), 2, "variant already"),

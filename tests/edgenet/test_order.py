@@ -37,6 +37,8 @@ def test_a_precision_belongs_to_the_function_that_makes_it(tmp_path: Path) -> No
         edgenet.convert(network, cast("Any", "int8"), order, quiet)
     with pytest.raises(edgenet.EdgenetError, match=r"'float32': give \"int8\", \"int16x8\" or \"dynamic\""):
         edgenet.quantize(network, cast("Any", "float32"), Calibration((), ""), order, quiet)
+    with pytest.raises(edgenet.EdgenetError, match=r'effort "best" belongs to int8; int16x8 gains nothing by it'):
+        edgenet.quantize(network, "int16x8", Calibration((), ""), order, quiet, demand=edgenet.Demand("best"))
 
 
 @pytest.mark.parametrize("points", [math.nan, math.inf])
