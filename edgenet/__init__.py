@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from converters.errors import ConverterError as ConverterError
+    from devices.errors import DeviceError as DeviceError
     from edgenet.artifact import Artifact as Artifact
     from edgenet.artifact import Manifest as Manifest
     from edgenet.benchmarking import Schedule as Schedule
@@ -39,30 +41,32 @@ if TYPE_CHECKING:
     from edgenet.spec import ModelSpec as ModelSpec
 
 _HOMES = {
-    "Artifact": "artifact",
-    "Demand": "order",
-    "EdgenetError": "errors",
-    "Labels": "labels",
-    "Manifest": "artifact",
-    "ModelSpec": "spec",
-    "Network": "nets.network",
-    "Order": "order",
-    "Preprocessing": "image",
-    "Quantized": "quantization",
-    "Schedule": "benchmarking",
-    "benchmark": "benchmarking",
-    "calibration_images": "order",
-    "convert": "deploy",
-    "evaluate_file": "prove",
-    "image_files": "dataset",
-    "labelled": "dataset",
-    "load_image": "image",
-    "open_artifact": "prove",
-    "open_network": "nets.network",
-    "quantize": "quantization",
-    "read_labels": "labels",
-    "scorer": "prove",
-    "verify_files": "prove",
+    "Artifact": "edgenet.artifact",
+    "ConverterError": "converters.errors",
+    "Demand": "edgenet.order",
+    "DeviceError": "devices.errors",
+    "EdgenetError": "edgenet.errors",
+    "Labels": "edgenet.labels",
+    "Manifest": "edgenet.artifact",
+    "ModelSpec": "edgenet.spec",
+    "Network": "edgenet.nets.network",
+    "Order": "edgenet.order",
+    "Preprocessing": "edgenet.image",
+    "Quantized": "edgenet.quantization",
+    "Schedule": "edgenet.benchmarking",
+    "benchmark": "edgenet.benchmarking",
+    "calibration_images": "edgenet.order",
+    "convert": "edgenet.deploy",
+    "evaluate_file": "edgenet.prove",
+    "image_files": "edgenet.dataset",
+    "labelled": "edgenet.dataset",
+    "load_image": "edgenet.image",
+    "open_artifact": "edgenet.prove",
+    "open_network": "edgenet.nets.network",
+    "quantize": "edgenet.quantization",
+    "read_labels": "edgenet.labels",
+    "scorer": "edgenet.prove",
+    "verify_files": "edgenet.prove",
 }
 __all__ = [*_HOMES]
 
@@ -70,4 +74,4 @@ __all__ = [*_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgenet' has no attribute {name!r}")
-    return getattr(import_module(f"edgenet.{_HOMES[name]}"), "load" if name == "load_image" else name)
+    return getattr(import_module(_HOMES[name]), "load" if name == "load_image" else name)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 import edgenet
+from converters.errors import ConverterError
 from edgenet.order import Calibration
 
 
@@ -45,3 +46,9 @@ def test_a_precision_belongs_to_the_function_that_makes_it(tmp_path: Path) -> No
 def test_a_drop_that_no_file_could_miss_is_refused(points: float) -> None:
     with pytest.raises(edgenet.EdgenetError, match=r"max_drop .*: give points of top-1, such as 0\.5"):
         edgenet.Demand(max_drop=points)
+
+
+def test_every_error_that_is_documented_has_a_public_name(tmp_path: Path) -> None:
+    with pytest.raises(edgenet.DeviceError, match="does not exist"):
+        edgenet.open_artifact(tmp_path / "no.tflite")
+    assert edgenet.ConverterError is ConverterError
