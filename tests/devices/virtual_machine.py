@@ -114,6 +114,8 @@ _FILES = {
     "etc/shells": "/bin/sh\n",
 }
 
+_QEMU = "qemu-system-aarch64"
+
 
 class VirtualMachine:
     """A running machine. A context manager; skips where it cannot be had.
@@ -127,9 +129,9 @@ class VirtualMachine:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._qemu = shutil.which("qemu-system-aarch64")
-        if self._qemu is None:
-            pytest.skip("qemu-system-aarch64 is missing: apt-get install qemu-system-arm")
+        for program, supplied_by in {_QEMU: "qemu-system-arm", "ssh-keygen": "openssh-client", "adb": "adb"}.items():
+            if shutil.which(program) is None:
+                pytest.skip(f"{program} is missing: apt-get install {supplied_by}")
         self._folder = folder
         self._cleanup = ExitStack()
         self.key = folder / "key"
@@ -187,7 +189,7 @@ class VirtualMachine:
         }
         words = (str(word) for name, value in options.items() for word in (f"-{name}", value))
         # Whatever becomes of us, it does not outlive us.
-        return ("setpriv", "--pdeathsig", "KILL", str(self._qemu), "-nodefaults", "-no-reboot", *words)
+        return ("setpriv", "--pdeathsig", "KILL", _QEMU, "-nodefaults", "-no-reboot", *words)
 
     def _trust(self) -> None:
         """Write the `ssh` that knows the host key it said it has."""
