@@ -20,16 +20,17 @@ def conditions(one: Latency, info: DeviceInfo | None) -> tuple[str, ...]:
 
     Args:
         one: the latency.
-        info: what its device is; None where it was not asked: nothing is said then.
+        info: what its device is; None where it was not asked: nothing is said then. Nor is it of a phone, which counts
+            threads that wait in its load, and whose clocks we hold below the highest (devices.steady).
     """
-    return () if info is None else tuple(filter(None, (_busy(one, info), _slow(one, info), _unknown(one, info))))
+    if info is None or info.android:
+        return ()
+    return tuple(filter(None, (_busy(one, info), _slow(one, info), _unknown(one, info))))
 
 
 def _busy(one: Latency, info: DeviceInfo) -> str:
     load, processors = one.before.load_1m, sum(len(cluster.cpus) for cluster in info.clusters)
-    if load is None or info.android:  # which counts threads that wait, too
-        return ""
-    if not processors or load <= processors + _BUSY:
+    if load is None or not processors or load <= processors + _BUSY:
         return ""
     return f"its load was {load:.1f} on {processors} processors before it began: end what else runs there"
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from devices.device import DeviceState, probe
+from devices.device import Android, DeviceState, probe
 from devices.latency import Latency, measure
 from devices.local import LocalShell
 from devices.native import OperatorTime
@@ -23,6 +23,7 @@ from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
 from edgenet.benchmarking_report import operators, remarks, row_json, table, too_few
 from edgenet.cli.bench import _judge
+from edgenet.conditions import conditions
 from edgenet.errors import GateMissed
 from edgenet.gain import Gain
 from tests.devices.boards import pi4
@@ -262,6 +263,8 @@ def test_what_meets_all_repetitions_alike_is_told(
 
     (one,) = benchmark([INT8], (1,), ONCE, lambda *_: None, bench=Probed([run(state, state)] * 2))
     assert (one.latency.verdict, one.conditions) == ("valid", says)
+    phone = Android(34, "14", "Phone 1", "", "", "arm64-v8a", 80, False)
+    assert conditions(one.latency, dataclasses.replace(Probed.info, android=phone)) == ()
 
 
 def test_a_latency_is_held_against_what_was_published_for_its_board(
