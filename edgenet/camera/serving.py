@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 
 from edgenet.camera.browser_source import FrameInbox
@@ -12,7 +13,7 @@ from edgenet.camera.phone import PhonePage
 from edgenet.camera.web.routes import InPage
 from edgenet.camera.web.security import is_loopback
 from edgenet.camera.web.server import WebView
-from edgenet.camera.wishes import Voice, Wishes
+from edgenet.camera.wishes import LOOPBACK, Voice, Wishes
 from edgenet.errors import EdgenetError
 
 PORT = 8080
@@ -38,12 +39,23 @@ def serve(
         phone.open(page.port, page.local_url)
     opened()
     voice.say(f"open {page.url}")
+    if phone is None and wishes.host == LOOPBACK and (tunnel := _tunnel(page.port)):
+        voice.say(f"that is for this machine alone; where you sit it opens after: {tunnel}")
     if phone is None and wishes.browsers_camera and wishes.tls is None and not is_loopback(wishes.host):
         voice.warn(
             "browsers on other devices give a page without TLS no camera: "
             "give --tls-cert FILE --tls-key FILE, or --phone for one that adb sees"
         )
     return page
+
+
+def _tunnel(port: int) -> str:
+    """Return what brings a port of ours to the machine that somebody has come from by ssh; "" where nobody has."""
+    came = os.environ.get("SSH_CONNECTION", "").split()  # from which address and port, to which
+    if len(came) != 4:
+        return ""
+    user = f"{name}@" if (name := os.environ.get("USER")) else ""
+    return f"ssh -L {port}:127.0.0.1:{port} {'' if came[3] == '22' else f'-p {came[3]} '}{user}{came[2]}"
 
 
 def _started(wishes: Wishes, controls: Controls, inbox: FrameInbox | None, model: FileClassifier | None) -> WebView:

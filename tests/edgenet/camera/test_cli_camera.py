@@ -250,7 +250,8 @@ def test_a_recording_that_breaks_off_does_not_end_the_log(camera: MjpegCamera, t
 
 
 def test_without_a_display_the_page_is_served_and_its_address_printed(camera: MjpegCamera, tmp_path: Path) -> None:
-    with Started(tmp_path, "--source", camera.url, "--json", DISPLAY=None, WAYLAND_DISPLAY=None) as it:
+    came = {"SSH_CONNECTION": "192.0.2.7 51234 192.0.2.9 2222", "USER": "pi"}
+    with Started(tmp_path, "--source", camera.url, "--json", DISPLAY=None, WAYLAND_DISPLAY=None, **came) as it:
         address = it.wait(lambda: re.search(r"^open (http://127\.0\.0\.1:\d+/)$", it.err, re.MULTILINE))[1]
 
         def told() -> bool:
@@ -258,6 +259,8 @@ def test_without_a_display_the_page_is_served_and_its_address_printed(camera: Mj
                 return "camera_fps" in answer.read().decode()
 
         it.wait(told)
+        port = address.rstrip("/").rpartition(":")[2]
+        assert f"where you sit it opens after: ssh -L {port}:127.0.0.1:{port} -p 2222 pi@192.0.2.9\n" in it.err
         if sys.platform == "linux":  # where libjpeg writes of each damaged picture: a file there would grow for ever
             assert Path(f"/proc/{it.process.pid}/fd/2").readlink() == Path(os.devnull)
         it.interrupt()
