@@ -170,6 +170,9 @@ def test_images_of_one_class_prove_little() -> None:
     constant = np.tile(reference[1], (20, 1))
     assert judge(agree(reference, constant, name="m"), "int8").passed
     assert one_answer(reference) == 0.95
+    assert one_answer(np.array([[0.5, 0.3, 0.2], [0.6, 0.1, 0.3], [0.2, 0.7, 0.1]])) == pytest.approx(2 / 3)
     assert proves_little(0.95, "int8")
+    (least,) = (gate.top1_agreement for gate in GATES if gate.precision == "int8")
+    assert proves_little(least, "int8")  # just that passes
     assert not proves_little(0.85, "int8")
     assert not proves_little(1.0, "float32")  # every probability counts there
