@@ -110,13 +110,29 @@ class DeviceLock:
 
     def __enter__(self) -> DeviceLock:
         self._us = Holder(_user(), os.getpid(), time.time(), _machine(), secrets.token_hex(8))
+        try:
+            self._wait()
+        except KeyboardInterrupt:  # it may have been taken there by then, and nobody else would give it back
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        with suppress(ShellError):  # a device that is gone: the lock on it ends with this process, or with time
+            self._run(_RELEASE, self._us.token)
+
+    def _wait(self) -> None:
+        """Take the device as soon as nobody holds it."""
         deadline = time.monotonic() + self._wait_s
         told: Holder | str | None = "nobody yet"
         while True:
             held, holder = self._take()
             if not held:
                 self._said_s = time.monotonic()
-                return self
+                return
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._busy(holder)
@@ -124,10 +140,6 @@ class DeviceLock:
                 self._say(f"{self._shell.name} is held by {holder or 'somebody'}: waiting up to {left:.0f} s for it")
                 told = holder
             time.sleep(min(_POLL_S, left))
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        with suppress(ShellError):  # a device that is gone: the lock on it ends with this process, or with time
-            self._run(_RELEASE, self._us.token)
 
     def refresh(self, every_s: float = 0.0) -> None:
         """Say that we are still here; at least every few minutes. Raises DeviceBusy where another one took it over.

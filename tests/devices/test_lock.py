@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devices.errors import DeviceBusy, DeviceFull, ShellError
 from devices.local import LocalShell
 from devices.lock import _TAKE_OVER, STALE_MIN, DeviceLock, Holder
-from devices.shell import Shell
+from devices.shell import Result, Shell
 
 from .peers import PEERS, small_disk
 from .sshd import Sshd
@@ -66,6 +67,25 @@ def test_the_second_is_told_who_holds_it(shell: Shell, place: Path) -> None:
     assert not place.exists()
     with DeviceLock(shell) as lock:
         lock.refresh()
+
+
+def test_an_interrupt_while_it_is_taken_leaves_no_lock(
+    shell: Shell, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever works at another machine could not know that nobody holds it."""
+    run, seen = type(shell).run, []
+
+    def interrupted(self: Shell, *arguments: Any, **options: Any) -> Result:
+        done = run(self, *arguments, **options)
+        seen.append(place.exists())
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(type(shell), "run", interrupted)
+    with pytest.raises(KeyboardInterrupt), DeviceLock(shell):
+        pytest.fail("there is an interrupt")
+    assert seen == [True, False]
 
 
 def test_the_lock_of_another_machine_is_respected(shell: Shell, place: Path) -> None:
