@@ -12,7 +12,7 @@ from pathlib import Path
 from devices.cpuinfo import INT8_FEATURES, ISA_FEATURES, Processors, read_cpuinfo
 from devices.device import BOARD_FILES, STATE_FILES, THERMAL, DeviceState, read_state
 
-__all__ = ["INT8_FEATURES", "ISA_FEATURES", "cores", "cpu_model", "isa_features", "machine_state"]
+__all__ = ["INT8_FEATURES", "ISA_FEATURES", "cores", "cpu_model", "isa_features", "lent", "machine_state"]
 
 
 def machine_state(root: Path = Path("/")) -> DeviceState:
@@ -40,6 +40,20 @@ def isa_features(root: Path = Path("/")) -> tuple[str, ...]:
 def cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lent(root: Path = Path("/")) -> float | None:
+    """Give the processors' worth of time that a container may use, 0.5 of one, say; None where nothing limits it.
+
+    Source: kernel.org, cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us): beyond it every process there is made to wait.
+    """
+    folder = root / "sys/fs/cgroup"
+    said = _text(folder / "cpu.max").split() or [
+        _text(folder / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+    ]
+    if len(said) != 2 or not all(word.isdecimal() and int(word) for word in said):  # "max", -1
+        return None
+    return int(said[0]) / int(said[1])
 
 
 def _processors(root: Path) -> Processors:

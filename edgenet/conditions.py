@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from devices.machine import lent
 from devices.repetition import BY_ITSELF, CLOCK_DRIFT
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _BUSY = 0.5
 
 
 def conditions(one: Latency, info: DeviceInfo | None) -> tuple[str, ...]:
-    """Say in a line each that the device was busy, its clock low, or that nobody knows whether it throttled.
+    """Say in a line each that it was rationed, the device busy, its clock low, or whether it throttled unknown.
 
     Args:
         one: the latency.
@@ -25,7 +26,14 @@ def conditions(one: Latency, info: DeviceInfo | None) -> tuple[str, ...]:
     """
     if info is None or info.android:
         return ()
-    return tuple(filter(None, (_busy(one, info), _slow(one, info), _unknown(one, info))))
+    return tuple(filter(None, (_rationed(one, info), _busy(one, info), _slow(one, info), _unknown(one, info))))
+
+
+def _rationed(one: Latency, info: DeviceInfo) -> str:
+    processors = lent() if info.kind == "local" else None
+    if processors is None or one.threads <= processors:
+        return ""
+    return f"the container it runs in may use {processors:g} processors: beyond that it is made to wait"
 
 
 def _busy(one: Latency, info: DeviceInfo) -> str:

@@ -251,8 +251,9 @@ def test_threads_without_a_processor_are_told_of(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_what_meets_all_repetitions_alike_is_told(
-    tmp_path: Path, changes: dict[str, object], says: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], says: tuple[str, ...]
 ) -> None:
+    monkeypatch.setattr("edgenet.conditions.lent", lambda: 1.5)
     state = dataclasses.replace(COOL, **changes)
 
     class Probed(Board):
@@ -263,6 +264,13 @@ def test_what_meets_all_repetitions_alike_is_told(
 
     (one,) = benchmark([INT8], (1,), ONCE, lambda *_: None, bench=Probed([run(state, state)] * 2))
     assert (one.latency.verdict, one.conditions) == ("valid", says)
+    assert conditions(dataclasses.replace(one.latency, threads=2), Probed.info) == says  # it is not this machine
+    here = dataclasses.replace(Probed.info, kind="local")
+    assert conditions(one.latency, here) == says
+    assert conditions(dataclasses.replace(one.latency, threads=2), here) == (
+        "the container it runs in may use 1.5 processors: beyond that it is made to wait",
+        *says,
+    )
     phone = Android(34, "14", "Phone 1", "", "", "arm64-v8a", 80, False)
     assert conditions(one.latency, dataclasses.replace(Probed.info, android=phone)) == ()
 
