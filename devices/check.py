@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from devices import profile as profiles
 from devices import registry
-from devices.device import THROTTLED, Android, DeviceInfo, probe
+from devices.device import OWN_GOVERNORS, THROTTLED, Android, DeviceInfo, probe
 from devices.errors import DeviceError, ProfileError, RuntimeMissing
 from devices.profile import Profile
 from devices.registry import Target
@@ -25,7 +25,6 @@ TOOLS = ("sha256sum", "tar", "setsid")
 
 _GOVERNOR = "/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 _SLOW_GOVERNORS = ("powersave", "conservative", "userspace")
-_ITS_OWN_CLOCK = ("pstate", "intel_cpufreq")
 _COOL = "let it cool down, give it a heat sink or a fan"
 _VCGENCMD = "sudo apt install raspi-utils, and sudo usermod -aG video USER for whoever logs in there"
 _POWER = "use the power supply made for it, and its own cable: 5 V 3 A, 5 A for a Raspberry Pi 5"
@@ -235,7 +234,7 @@ def _state(info: DeviceInfo, profile: Profile | None) -> list[Check]:
 
 def _governor(info: DeviceInfo) -> Check:
     governor, driver = info.state.governor or "", info.state.clock_driver or ""
-    itself = any(name in driver for name in _ITS_OWN_CLOCK)
+    itself = driver in OWN_GOVERNORS
     if governor == "performance" or itself or info.android:
         return Check("governor", True, False, f"{governor} ({driver})" if itself else governor, "")
     slow = governor in _SLOW_GOVERNORS

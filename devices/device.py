@@ -30,6 +30,12 @@ THROTTLED = {
 Source: raspberrypi.com, vcgencmd get_throttled.
 """
 
+OWN_GOVERNORS = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+"""Clock drivers that mean another thing by the governor powersave, and raise the clock; elsewhere it holds the lowest.
+
+Source: kernel.org, intel_pstate and amd-pstate: in passive mode they are called intel_cpufreq and amd-pstate.
+"""
+
 Lines = Mapping[str, Sequence[str]]
 """Path of a file, or name of a question -> the lines it answered."""
 

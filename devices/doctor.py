@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from devices.adb import find_adb
+from devices.device import OWN_GOVERNORS
 from devices.errors import DeviceError, RuntimeMissing
 from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
 from devices.model_file import one_line
@@ -216,7 +217,7 @@ def _processor() -> Check:
 
 
 def _governor(governor: str, driver: str) -> Check:
-    if governor == "powersave" and "pstate" not in driver:
+    if governor == "powersave" and driver not in OWN_GOVERNORS:
         fix = "sudo cpupower frequency-set -g performance"
         return Check("CPU governor", False, "powersave: timings may be those of the lowest clock", ("bench",), fix)
     return Check("CPU governor", True, governor, ("bench",), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from devices.device import OWN_GOVERNORS
 from devices.machine import lent
 from devices.repetition import BY_ITSELF, CLOCK_DRIFT
 
@@ -44,17 +45,24 @@ def _busy(one: Latency, info: DeviceInfo) -> str:
 
 
 def _slow(one: Latency, info: DeviceInfo) -> str:
-    """Compare its clock with the highest, where all processors are alike: else nobody knows whose clock was read."""
-    clocks = [each.run.warm.frequency_khz for each in one.counted]
-    known = [clock for clock in clocks if clock]
+    governor, driver = one.before.governor or "", one.before.clock_driver or ""
+    at, most = _clock(one, info, driver)
+    check = f"edgenet devices check {one.device}"
+    if at < (1 - CLOCK_DRIFT) * most:
+        by = f", its governor is {governor}" if governor else ""
+        return f"its clock was at {at / 1e3:.0f} of {most / 1e3:.0f} MHz{by}: {check}"
+    if governor == "powersave" and driver not in OWN_GOVERNORS and not most:
+        return f"its governor is powersave, which holds the lowest clock: {check}"
+    return ""
+
+
+def _clock(one: Latency, info: DeviceInfo, driver: str) -> tuple[float, float]:
+    """Give its clock and the highest, kHz; 0 and 0 where processors differ, as nobody knows then whose was read."""
+    known = [clock for each in one.counted if (clock := each.run.warm.frequency_khz)]
     most = info.clusters[0].max_khz if len(info.clusters) == 1 else None
-    if not known or not most or any(name in (one.before.clock_driver or "") for name in BY_ITSELF):
-        return ""
-    clock = statistics.median(known)
-    if clock >= (1 - CLOCK_DRIFT) * most:
-        return ""
-    governor = f", its governor is {one.before.governor}" if one.before.governor else ""
-    return f"its clock was at {clock / 1e3:.0f} of {most / 1e3:.0f} MHz{governor}: edgenet devices check {one.device}"
+    if not known or not most or any(name in driver for name in BY_ITSELF):
+        return 0.0, 0.0
+    return statistics.median(known), most
 
 
 def _unknown(one: Latency, info: DeviceInfo) -> str:

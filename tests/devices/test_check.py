@@ -111,6 +111,9 @@ def test_a_pi_with_programs_of_32_bits(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("performance", "cpufreq-dt", True, False),
         ("powersave", "cpufreq-dt", False, True),
         ("powersave", "intel_pstate", True, False),
+        ("powersave", "intel_cpufreq", False, True),  # intel_pstate in passive mode, which has the kernel's governors
+        ("powersave", "amd-pstate-epp", True, False),
+        ("powersave", "amd-pstate", False, True),
         ("schedutil", "cpufreq-dt", True, True),
     ],
 )

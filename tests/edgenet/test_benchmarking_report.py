@@ -245,6 +245,12 @@ def test_threads_without_a_processor_are_told_of(tmp_path: Path, monkeypatch: py
         ),
         ({"frequency_khz": 600_000, "clock_driver": "acpi-cpufreq"}, ()),  # of the first processor, not of ours
         (
+            {"governor": "powersave", "clock_driver": "intel_cpufreq"},
+            ("its governor is powersave, which holds the lowest clock: edgenet devices check board",),
+        ),
+        ({"governor": "powersave", "clock_driver": "amd-pstate-epp"}, ()),  # which raises the clock by itself
+        ({"governor": "powersave"}, ()),  # whose lowest clock is its highest
+        (
             {"throttled": None},
             ("whether it throttled is not known, it gives no bits of it: edgenet devices check board",),
         ),
