@@ -56,6 +56,8 @@ _REFRESH = 'cd "$1/lock" 2>/dev/null && grep -qF -- "$2" holder && touch holder 
 _RELEASE = """
 cd "$1" && grep -qF -- "$2" lock/holder 2>/dev/null && mv lock "lock.$2" && rm -rf "lock.$2"; true
 """
+# Of one that was interrupted as it took it: it may have made the lock, and not yet written its name.
+_ABANDON = f'{_RELEASE}[ ! -d "$1/lock" ] || [ -s "$1/lock/holder" ] || rm -rf "$1/lock"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +115,16 @@ class DeviceLock:
         try:
             self._wait()
         except KeyboardInterrupt:  # it may have been taken there by then, and nobody else would give it back
-            self._release()
+            self._give_back(_ABANDON)
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._release()
+        self._give_back(_RELEASE)
 
-    def _release(self) -> None:
+    def _give_back(self, script: str) -> None:
         with suppress(ShellError):  # a device that is gone: the lock on it ends with this process, or with time
-            self._run(_RELEASE, self._us.token)
+            self._run(script, self._us.token)
 
     def _wait(self) -> None:
         """Take the device as soon as nobody holds it."""

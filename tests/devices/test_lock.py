@@ -69,8 +69,9 @@ def test_the_second_is_told_who_holds_it(shell: Shell, place: Path) -> None:
         lock.refresh()
 
 
+@pytest.mark.parametrize("holder", [None, "", "named"], ids=["not named yet", "just being named", "taken"])
 def test_an_interrupt_while_it_is_taken_leaves_no_lock(
-    shell: Shell, place: Path, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, place: Path, monkeypatch: pytest.MonkeyPatch, holder: str | None
 ) -> None:
     """Whoever works at another machine could not know that nobody holds it."""
     run, seen = type(shell).run, []
@@ -78,9 +79,13 @@ def test_an_interrupt_while_it_is_taken_leaves_no_lock(
     def interrupted(self: Shell, *arguments: Any, **options: Any) -> Result:
         done = run(self, *arguments, **options)
         seen.append(place.exists())
-        if len(seen) == 1:
-            raise KeyboardInterrupt
-        return done
+        if len(seen) > 1:
+            return done
+        if holder != "named":
+            (place / "holder").unlink()
+        if holder == "":
+            (place / "holder").touch()
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(type(shell), "run", interrupted)
     with pytest.raises(KeyboardInterrupt), DeviceLock(shell):
