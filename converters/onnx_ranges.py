@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ def _is_float(info: onnx.ValueInfoProto) -> bool:
 def _watching(model: onnx.ModelProto, names: list[str]) -> Any:
     """Open a model that answers these float tensors too."""
     import onnx
+
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its wheels would report to Microsoft what they run
     import onnxruntime
 
     watched = onnx.ModelProto()

@@ -56,8 +56,9 @@ _SIGALRM, _SIGKILL = 14, 9
 _SLACK_S = 15.0  # how long after its own alarm a runner is given up
 _MOST_RUNS = 1 << 40
 
-# A phone's shell may preload a library of Android's own libc, which the bundle's loader cannot take.
-_CLEAN = 'unset LD_PRELOAD; exec "$@"'
+# A phone's shell may preload a library of Android's own libc, which the bundle's loader cannot take. ONNX Runtime's
+# official builds report to Microsoft what they run, and write an identifier of the machine into its cache.
+_CLEAN = 'unset LD_PRELOAD; export ORT_DISABLE_TELEMETRY=1; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)

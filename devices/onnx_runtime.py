@@ -50,6 +50,7 @@ class OnnxSession:
     """ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its wheels would report to Microsoft what they run
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as native

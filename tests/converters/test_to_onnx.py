@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -398,3 +401,18 @@ def test_real_weights_on_photographs(data: Path, tmp_path: Path) -> None:
     written(to_onnx.quantize(model, [photographs("calibration", 30)], **V1), tmp_path / "q.onnx")
     found, right = answers(tmp_path / "q.onnx", images), wanted(model, images, **V1)
     assert (found.argmax(1) == right.argmax(1)).mean() >= 0.8
+
+
+def test_measuring_ranges_reports_nothing_to_microsoft(tmp_path: Path) -> None:
+    """ONNX Runtime's wheels do, from a folder below the cache; a process of its own, as it begins with the import."""
+    onnx.save(
+        onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17]> g (float[1] image) => (float[1] y) {y = Relu(image)}'
+        ),
+        tmp_path / "m",
+    )
+    code = "import sys, onnx; from converters.onnx_ranges import _watching; _watching(onnx.load(sys.argv[1]), [])"
+    own = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    own |= dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path))
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], env=own, check=True)
+    assert [one.name for one in tmp_path.iterdir()] == ["m"]

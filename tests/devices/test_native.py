@@ -46,13 +46,21 @@ def shell(tmp_path: Path) -> LocalShell:
 
 @pytest.mark.parametrize("name", ["a.tflite", "a.onnx"])
 def test_a_run_is_what_the_python_runtime_would_call_one(
-    tmp_path: Path, here: Place, shell: LocalShell, name: str
+    tmp_path: Path, here: Place, shell: LocalShell, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for variable in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(home))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     path = write(tmp_path, name, tiny_tflite() if name == "a.tflite" else tiny_onnx())
     engine = ENGINES[path.suffix]
     native = native_measure(shell, here, str(path), engine, 1, QUICK)
     with ModelProcess(path) as process:
         info, run = process.info, process.measure(QUICK)
+    assert not list(home.rglob("*")), (
+        "ONNX Runtime makes an identifier of the machine there, by which it reports to Microsoft"
+    )
     assert native.run.output_hash == run.output_hash
     assert native.runtime == info.runtime  # with its version
     assert native.delegate == info.delegate
