@@ -127,7 +127,7 @@ def test_a_child_killed_in_the_middle(tmp_path: Path, number: signal.Signals) ->
 def test_an_interrupt_while_it_starts_is_one(tmp_path: Path) -> None:
     """In the middle of the wait for its watch, whose lock is given back for that: it was called unlocked."""
     path = write(tmp_path, "m.tflite", tiny_tflite())
-    before = sys.gettrace()
+    before, there = sys.gettrace(), children()
 
     def trace(frame: FrameType, _event: str, _: object) -> Any:
         if frame.f_code is threading.Condition.wait.__code__ and "saved_state" in frame.f_locals:
@@ -141,6 +141,7 @@ def test_an_interrupt_while_it_starts_is_one(tmp_path: Path) -> None:
             ModelProcess(path)
     finally:
         sys.settrace(before)
+    assert children() == there
 
 
 def test_a_child_killed_while_it_measures(tmp_path: Path) -> None:
@@ -318,6 +319,11 @@ def test_the_child_imports_no_tensorflow(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *files], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def children() -> str:
+    """Return the ids of the processes that this thread has started and that are there."""
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
 
 
 def gone(pid: int) -> bool:
