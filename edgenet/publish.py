@@ -32,7 +32,7 @@ _SCHEMES: dict[Format, dict[Precision, str]] = {
     "onnx": {
         "int8": "int8 weights per channel, uint8 activations per tensor (QDQ)",
         "int16x8": "int8 weights per channel, uint16 activations per tensor (QDQ)",
-        "dynamic": "int8 weights per channel, widened to float32 when the file is opened",
+        "dynamic": "int8 weights per channel, widened to float32 when the file is opened; depthwise ones stay float",
     },
 }
 

@@ -288,6 +288,13 @@ def test_float16_and_dynamic_shrink_the_file(v3: tuple[keras.Model, np.ndarray],
     right = wanted(model, images, **V1)
     assert np.abs(answers(half, images) - right).max() < 0.01
     assert np.abs(answers(weights, images) - right).max() < 0.1
+    graph = onnx.load(weights).graph
+    float_weights = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    depthwise = [node for node in convolutions if any(one.name == "group" and one.i > 1 for one in node.attribute)]
+    assert depthwise
+    assert all(node.input[1] in float_weights for node in depthwise), "8 bits cost these most, and they are the fewest"
+    assert not all(node.input[1] in float_weights for node in convolutions)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("int8", 0.15), ("int16x8", 0.03)])
