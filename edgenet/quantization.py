@@ -36,6 +36,9 @@ BATCH = 16
 LABELLED_BATCH = 100
 """Labelled images at a time: enough for the simulator's batches and for all cores."""
 
+HELD_BYTES = 500_000_000
+"""Of labelled images that are kept in memory; more of them are decoded anew for each step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
@@ -184,10 +187,15 @@ def _judges(
     """Look the calibration images over, and set apart what ways to quantize are judged on."""
     labelled = demand.validation
     files, targets = ((), np.empty(0, np.int64)) if labelled is None else (labelled.files, labelled.targets)
-    validation = functools.partial(_labelled, "measure top-1 on the validation images", files, prep, progress)
+    few = len(files) * prep.height * prep.width * 3 <= HELD_BYTES
+    held = [_read("read the validation images", files, prep, progress)] if files and few else None
+
+    def validation(what: str = "measure top-1 on the validation images") -> Iterator[np.ndarray]:
+        return _counted(what, held or batches(files, prep, LABELLED_BATCH), len(files), progress)
+
     if labelled is not None:
-        seen = _labelled("read the validation images", files, prep, progress)
-        refuse_overlap(calibration.files, images, chain.from_iterable(seen), files[0].parent.parent)
+        seen = chain.from_iterable(validation("compare the validation images"))
+        refuse_overlap(calibration.files, images, seen, files[0].parent.parent)
     progress("run the float network", 0, 0)
     answers = _scores(network, images)
     for line in check_images(calibration.files, images, answers):
@@ -196,11 +204,10 @@ def _judges(
     return Images(images[apart], answers[apart], validation, targets, classes(network.scores(_few(validation()))))
 
 
-def _labelled(what: str, files: Sequence[Path], prep: Preprocessing, progress: Progress) -> Iterator[np.ndarray]:
-    """Read the labelled images batch by batch: there may be more of them than memory holds."""
+def _counted(what: str, images: Iterable[np.ndarray], total: int, progress: Progress) -> Iterator[np.ndarray]:
     done = 0
-    for batch in batches(files, prep, LABELLED_BATCH):
-        progress(what, done, len(files))
+    for batch in images:
+        progress(what, done, total)
         yield batch
         done += len(batch)
 

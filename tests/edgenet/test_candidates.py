@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from edgenet import quantization
 from edgenet.artifact import Attempt
 from edgenet.candidates import FOLDED, PROVEN_DB, Corrected, Work, _steps, held_out, hold_against_simulator
+from edgenet.dataset import batches, labelled
+from edgenet.image import Preprocessing
+from edgenet.order import Calibration, Demand
+from edgenet.quantization import HELD_BYTES
+from edgenet.symbols.generate import write_folder
+from edgenet.symbols.glyphs import LABELS
 from edgenet.trial import Images, judged
 
 
@@ -91,3 +100,25 @@ def test_a_file_that_is_not_what_was_simulated_is_told(off: float, said: bool, m
     hold_against_simulator(corrected, files, lines.append)
     assert len(lines) == said
     assert all(f"the tflite file reaches {db:.1f} dB where the simulator said 20.0" in line for line in lines)
+
+
+@pytest.mark.parametrize(("held", "reads"), [(HELD_BYTES, 1), (0, 4)])
+def test_more_labelled_images_than_memory_holds_are_read_anew(
+    held: int, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, 1, seed=6)
+    pictures, prep = labelled(tmp_path, LABELS), Preprocessing(24, 24)
+    images = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), np.uint8)
+    network: Any = SimpleNamespace(classes=2, scores=lambda few: (np.eye(2)[batch[:, 0, 0, 0] % 2] for batch in few))
+    counted: list[int] = []
+    monkeypatch.setattr(quantization, "HELD_BYTES", held)
+    monkeypatch.setattr(quantization, "batches", lambda files, *how: counted.append(len(files)) or batches(files, *how))
+    told: list[str] = []
+    tell, demand = (lambda what, *_: told.append(what)), Demand(validation=pictures)
+    on = quantization._judges(network, images, Calibration(pictures.files, ""), demand, prep, tell, lambda _: None)
+    whole = np.concatenate(list(batches(pictures.files, prep, 20)))
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate(list(on.validation())), whole)
+    np.testing.assert_array_equal(on.named, whole[:, 0, 0, 0] % 2)
+    assert counted == [20] * reads
+    assert told[-1] == "measure top-1 on the validation images"
