@@ -54,8 +54,8 @@ def test_label_files(tmp_path: Path) -> None:
         ("k.csv", "index,name\nx,a\n", "each of 0 to 0 once"),
         ("l.csv", "wnid,name\nn1,a\n", "'n1' in the column `wnid`"),
         ("m.csv", "wnid,name\nn00000001,a\nn00000001,b\n", "there twice"),
-        ("n.csv", "index,name\n0,a,b\n", "as many fields"),
-        ("o.csv", "index,name\n0\n", "as many fields"),
+        ("n.csv", "index,name\n0,a,b\n1,c\n", "as many fields"),
+        ("o.csv", "index,name\n0,a\n1\n", "as many fields"),
         ("p.csv", 'name\n"a\n', "not a readable .csv"),
     ):
         with pytest.raises(EdgenetError, match=re.escape(complaint)):
