@@ -69,4 +69,4 @@ def _unknown(one: Latency, info: DeviceInfo) -> str:
     told = any(each.run.warm.throttled is not None for each in one.repetitions)
     if told or not info.board.startswith("Raspberry Pi"):
         return ""
-    return f"whether it throttled is not known, it gives no bits of it: edgenet devices check {one.device}"
+    return f"whether it throttled is not known, as vcgencmd does not answer: edgenet devices check {one.device}"

@@ -252,7 +252,7 @@ def test_threads_without_a_processor_are_told_of(tmp_path: Path, monkeypatch: py
         ({"governor": "powersave"}, ()),  # whose lowest clock is its highest
         (
             {"throttled": None},
-            ("whether it throttled is not known, it gives no bits of it: edgenet devices check board",),
+            ("whether it throttled is not known, as vcgencmd does not answer: edgenet devices check board",),
         ),
     ],
 )
