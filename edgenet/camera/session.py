@@ -176,7 +176,7 @@ class _Session:
         wishes = self.wishes
         if self.page is None or source.live or wishes.log or wishes.record or wishes.json:
             return
-        self.voice.say(f"{source.name} begins when that is opened")
+        self.voice.say(f"{source.name} begins when the page is opened")
         while not self.page.watched.is_set() and not self.controls.quit.wait(_LOOK_S):
             pass
 

@@ -100,7 +100,7 @@ def test_a_clip_for_the_page_alone_waits_for_its_first_viewer_who_is_told_of_its
     banner = "document.getElementById('banner').textContent"
     with Started(tmp_path, *source) as it:
         url = address(it)
-        it.wait(lambda: it.err.endswith("clip.mp4, 320x240 begins when that is opened\n"))
+        it.wait(lambda: it.err.endswith("clip.mp4, 320x240 begins when the page is opened\n"))
         time.sleep(2.3)  # longer than it takes
         assert it.process.poll() is None
         assert json.loads(get(f"{url}stats.json")[2]) == {"viewers": 0, "encoded": 0}  # who asks for that is no viewer
@@ -113,7 +113,7 @@ def test_a_clip_for_the_page_alone_waits_for_its_first_viewer_who_is_told_of_its
 
 def test_who_waits_for_a_viewer_is_ended_at_once(tmp_path: Path) -> None:
     with Started(tmp_path, "--source", film(tmp_path / "clip.mp4"), "--view", "web", "--port", "0") as it:
-        it.wait(lambda: "begins when that is opened" in it.err)
+        it.wait(lambda: "begins when the page is opened" in it.err)
         time.sleep(0.3)
         it.interrupt()
         assert it.ends() == 0
