@@ -50,7 +50,7 @@ GATES = (
         "8-bit weights and activations: V1 and V2 at full width reach 96 %, a network that lost much 75 % or less",
     ),
     Gate("unknown", 0.90, None, "somebody else's file: whatever it is, nine answers in ten must be its network's"),
-    Gate("dynamic", 0.85, None, "8-bit weights without calibration or bias correction: V1-0.25 reaches 86 %"),
+    Gate("dynamic", 0.85, None, "8-bit weights without calibration or bias correction: V1-0.25 reaches 77 to 86 %"),
 )
 
 

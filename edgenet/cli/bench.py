@@ -66,7 +66,7 @@ def bench(
     if max_ms is not None and not math.isfinite(max_ms):
         raise UsageError(f"--max-ms {max_ms}: give milliseconds, such as 20")
     schedule = dataclasses.replace(Schedule(), repetitions=repetitions)
-    counts = options.numbers(threads, "--threads")
+    counts = options.thread_counts(threads)
     if out is not None:
         check_folder(out)
     with Progress() as progress:

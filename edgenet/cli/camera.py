@@ -97,7 +97,8 @@ def camera(
     log: Annotated[Path | None, typer.Option(help="What was seen, as JSON lines: one document a frame.")] = None,
     top: Annotated[int, typer.Option(help="How many classes are listed.", min=1)] = 5,
     threads: Annotated[
-        int | None, typer.Option(help="Of one inference. Default: the cores but one, up to 4.", min=1)
+        int | None,
+        typer.Option(help="Of one inference. Default: the cores but one, up to 4.", min=1, max=options.MOST_THREADS),
     ] = None,
     smooth: Annotated[float, typer.Option(help="Seconds that answers are averaged over; 0: not at all.", min=0)] = 0.5,
     mirror: Annotated[bool, typer.Option("--mirror", help="Show the picture as in a mirror.")] = False,

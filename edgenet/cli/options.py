@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from edgenet.order import Order
 
 
+MOST_THREADS = 256
+"""Of one inference: a few thousand end a runtime by a signal, for which its file would get the blame."""
+
+
 class FormatName(str, Enum):
     """Kinds of model file."""
 
@@ -136,17 +140,17 @@ def value(option: Enum | None) -> str:
     return str(option.value) if option else ""
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Read "1,2,4".
+def thread_counts(text: str) -> tuple[int, ...]:
+    """Read --threads "1,2,4".
 
     Raises:
-        UsageError: not positive whole numbers.
+        UsageError: not whole numbers of 1 to MOST_THREADS.
     """
     from edgenet.errors import UsageError
 
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"{option} {text}: give positive whole numbers, such as 1,2")
+    if not all(part.strip().isdecimal() and 0 < int(part) <= MOST_THREADS for part in parts):
+        raise UsageError(f"--threads {text}: give whole numbers from 1 to {MOST_THREADS}, such as 1,2")
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 

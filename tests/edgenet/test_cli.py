@@ -17,7 +17,6 @@ from PIL import Image
 
 from devices import onnx_runtime
 from devices.machine import INT8_FEATURES, isa_features
-from devices.onnx_runtime import is_exact_alone_here
 from edgenet import symbols
 from edgenet.cli.bench import _save
 from edgenet.cli.onnx_here import warn_where_int8_needs_it
@@ -120,15 +119,20 @@ def test_every_precision_passes_its_gate(edgenet: Edgenet, pictures: Path, tmp_p
     assert ran.code == 0, ran.err
     assert [row["precision"] for row in ran.document] == [precision, precision]
     assert ("slower than float32" in made.err) == (precision == "int16x8")
-    here = precision == "dynamic" and not is_exact_alone_here()
-    assert ("session.x64quantprecision" in made.err) == ("session.x64quantprecision" in ran.err) == here
+    assert "session.x64quantprecision" not in made.err + ran.err
+    if precision == "dynamic":
+        import onnx
+
+        (graph,) = (onnx.load(row["path"]).graph for row in made.document if row["path"].endswith(".onnx"))
+        assert {"Conv", "Gemm"} & {node.op_type for node in graph.node}
+        assert not any("Integer" in node.op_type or "Quantize" in node.op_type for node in graph.node)
 
 
 @pytest.mark.parametrize(
     ("file", "precision", "exact", "said"),
     [
         ("a_int8.onnx", "int8", False, True),
-        ("a_dynamic.onnx", "dynamic", False, True),
+        ("a_dynamic.onnx", "dynamic", False, False),  # its kernels are float ones
         ("a_int8.onnx", "int8", True, False),
         ("a_float32.onnx", "float32", False, False),
         ("a_int8.tflite", "int8", False, False),
@@ -425,6 +429,7 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
         (("convert", NETWORK, "--weights", "none", "--input-range", "0..1"), 2, "knows what it eats"),
         (("quantize", NETWORK, "--weights", "none", "--calibration", "/no/folder"), 1, "/no/folder"),
         (("bench", "/no/such.tflite"), 1, "/no/such.tflite"),
+        (("bench", __file__, "--threads", "1,257"), 2, "give whole numbers from 1 to 256"),
         (("bench", __file__), 1, "test_cli.py"),
         (("evaluate", "/no/such.onnx", "--data", "/tmp"), 1, "/no/such.onnx"),
         (("cards", "-o", "page.docx"), 2, ".pdf"),
