@@ -514,9 +514,10 @@ def test_nothing_that_is_read_is_written_over(edgenet: Edgenet, tmp_path: Path, 
 def test_a_run_that_is_refused_leaves_the_log_of_the_last_one(edgenet: Edgenet, clip: Path, tmp_path: Path) -> None:
     log = tmp_path / "seen.jsonl"
     log.write_text("what was seen\n")
-    for more, code in ((("--roi", "0,0,9999,9999"), 2), (("--record", "out.webm"), 2), (("--threads", "257"), 2)):
+    wrong = (("--roi", "0,0,9999,9999"), ("--record", "out.webm"), ("--threads", "0"), ("--threads", "257"))
+    for more in wrong:
         ran = edgenet("camera", "--source", clip, "--view", "none", "--log", log, *more)
-        assert ran.code == code, ran.err
+        assert ran.code == 2, ran.err
         assert log.read_text() == "what was seen\n"
     assert edgenet("camera", "--source", clip, "--view", "none", "--log", log).code == 0
     assert [one["id"] for one in lines(log)] == list(range(40))
