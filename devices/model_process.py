@@ -65,17 +65,18 @@ class ModelProcess:
         self._timed_out = False
         self._deadline = time.monotonic() + timeout_s
         self._closed = threading.Event()
+        process: subprocess.Popen[bytes] | None = None
         try:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - unlike a pipe it never fills up and blocks the child
             with uninterrupted():
-                self._process = _start(self._log)
+                self._process = process = _start(self._log)
                 self._to = cast(BinaryIO, self._process.stdin)
                 self._from = cast(BinaryIO, self._process.stdout)
                 threading.Thread(target=self._watch, name="edgenet-watch", daemon=True).start()
         except OSError as exc:
             raise DeviceError(f"{self.path}: no process can be started for it ({exc}): free memory or disk") from exc
         except KeyboardInterrupt:
-            if hasattr(self, "_from"):  # it was held back until the child was there
+            if process is not None:  # it was held back until the child was there
                 self.close()
             raise
         self._ask(Kind.OPEN, {"path": str(self.path.absolute()), "threads": threads})
