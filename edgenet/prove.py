@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from devices.machine import cores
-from devices.model_file import SUFFIXES
+from devices.model_file import SUFFIXES, check_model_file
 from devices.model_process import ModelProcess
 from devices.pool import ModelPool
 from edgenet import artifact
@@ -21,7 +21,7 @@ from edgenet.errors import EdgenetError, UsageError
 from edgenet.evaluate import Accuracy, evaluate
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
-from edgenet.nets.network import Network, names_a_network, open_network, reopen
+from edgenet.nets.network import Network, check_model, names_a_network, open_network, reopen
 from edgenet.nets.normalization import affine
 from edgenet.verify import Agreement, Verdict, agree, judge, one_answer
 
@@ -107,10 +107,12 @@ def verify_files(
         UsageError: a foreign file, and no network to compare it with.
     """
     references = _References(against, files, trust, progress)
+    subjects = [open_artifact(check_model_file(path), input_range) for path in paths]  # all, before minutes of work
+    for subject in subjects:
+        references.check(subject)
     results = []
-    for path in paths:
-        subject = open_artifact(path, input_range)
-        manifest = subject.manifest
+    for subject in subjects:
+        path, manifest = subject.path, subject.manifest
         reference = references.scores(subject)
         with scorer(subject) as scores:
             steps = _counted(f"run {path.name}", len(files), progress)
@@ -227,11 +229,14 @@ class _References:
         self._progress = progress
         self._known: dict[tuple[object, Preprocessing], np.ndarray] = {}
 
+    def check(self, subject: Artifact) -> None:
+        """Refuse a file whose network nobody names."""
+        if self._against is None and subject.manifest.source is None:
+            raise UsageError(f"{subject.path} has no manifest, so its float network is unknown; give --against MODEL")
+
     def scores(self, subject: Artifact) -> np.ndarray:
         """Answer with float32 [images, classes] of the network behind this file, on pictures cut as for this file."""
         source = subject.manifest.source
-        if self._against is None and source is None:
-            raise UsageError(f"{subject.path} has no manifest, so its float network is unknown; give --against MODEL")
         prep = subject.manifest.input.preprocessing
         key = (None if self._against else source, prep)
         if key not in self._known:
@@ -292,6 +297,11 @@ def evaluate_models(models: Sequence[str], request: EvaluationRequest, progress:
     ):
         if given and not used:
             raise UsageError(f"{option} concerns {whose}, and there is none here; leave it out")
+    for model in models:  # all, before minutes of work
+        if is_model_file(model):
+            check_model_file(model)
+        else:
+            check_model(model)
     return tuple(_evaluate_model(model, request, progress) for model in models)
 
 

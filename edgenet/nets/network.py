@@ -118,6 +118,20 @@ def names_a_network(model: str) -> bool:
     return not (path.exists() or len(path.parts) > 1 or path.suffix.lower() in _MODEL_SUFFIXES)
 
 
+def check_model(model: str) -> None:
+    """Refuse what is plainly no network: a mistyped name, a file that Keras does not write.
+
+    Raises:
+        EdgenetError: it cannot be opened.
+    """
+    if not names_a_network(model):
+        from edgenet.nets.load import file_kind
+
+        file_kind(Path(model))
+    elif model != "symbols":
+        ModelSpec.parse(model)
+
+
 def reopen(source: Source, *, trust: bool = False) -> Network:
     """Build the network again that an artifact was made from.
 

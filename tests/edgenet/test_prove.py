@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devices.errors import DeviceError
 from devices.runtime import TensorInfo
 from edgenet import artifact, prove
 from edgenet.artifact import Artifact, Source
@@ -74,11 +75,32 @@ def test_each_file_is_held_against_its_own_network_on_pictures_cut_as_for_it(
     assert prove._References(given, files, False, lambda *_: None).scores(subject(source=None)).tolist() == [[7, 0]]
     assert len(built) == 3
     with pytest.raises(UsageError, match="its float network is unknown; give --against MODEL"):
-        references.scores(subject(source=None))
+        references.check(subject(source=None))
     for size in ((96, 95), (95, 96)):
         other: Any = Stand(7, *size)
         with pytest.raises(EdgenetError, match=rf"takes 96x96 and network 7 {size[0]}x{size[1]}; compare it with"):
             prove._References(other, files, False, lambda *_: None).scores(subject())
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (str(artifact.manifest_path(INT8)), "json"),  # as in `edgenet verify out/*`
+        ("/no/such.onnx", "does not exist"),
+        ("/no/such.keras", "does not exist|Keras file"),
+        ("mobilenet_v2_0.35_9x", "no network is called|does not exist"),
+    ],
+)
+def test_what_is_no_model_is_told_before_minutes_of_work_with_the_others(
+    files: list[Path], tmp_path: Path, last: str, says: str
+) -> None:
+    told: list[object] = []
+    request = prove.EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 1, False)
+    with pytest.raises((EdgenetError, DeviceError), match=says):
+        prove.verify_files([INT8, Path(last)], files, against=None, progress=lambda *one: told.append(one))
+    with pytest.raises((EdgenetError, DeviceError), match=says):
+        prove.evaluate_models([str(INT8), last], request, lambda *one: told.append(one))
+    assert told == []
 
 
 @pytest.mark.parametrize(
