@@ -1,11 +1,16 @@
 """Entry point: `edgenet` and `python -m edgenet`."""
 
-from edgenet.cli.app import app
+import sys
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        from edgenet.cli.app import app
+
+        app()
+    except KeyboardInterrupt:  # no verb is there yet that says so
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,14 @@ def test_evaluate_gate(edgenet: Edgenet, made: Path, pictures: Path, tmp_path: P
     assert "top-1 below 90.0%" in ran.err
 
 
+def test_ctrl_c_while_it_still_loads_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "edgenet", "doctor"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
 def test_offline_imagenet_is_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "edgenet", "convert", "mobilenet_v2_0.35_96", "-o", str(tmp_path / "out")]
