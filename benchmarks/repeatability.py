@@ -24,7 +24,7 @@ from devices import bench, registry
 from devices.latency import Latency, measure
 from devices.statistics import spread
 from devices.timing import Schedule
-from edgenet.recorder import Recorder
+from edgenet.results.recorder import Recorder
 
 WITHIN = 0.02
 OVERHEAD_S = 1.0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from devices.native import OperatorTime
     from devices.registry import Target
     from edgenet.artifact import Manifest
-    from edgenet.recorder import Recorder
+    from edgenet.results.recorder import Recorder
 
 Progress = Callable[[str, int, int], None]
 Tell = Callable[[int, int, str], None]
@@ -121,7 +121,7 @@ def on_devices(
 ) -> Benchmark:
     """Measure files on several devices, one after another; a device, or a file, that fails spoils no other's results.
 
-    Every repetition is recorded as it ends (edgenet.results), and so outlives whatever happens next.
+    Every repetition is recorded as it ends (edgenet.results.kept), and so outlives whatever happens next.
 
     Args:
         call: what is to be measured.
@@ -137,7 +137,7 @@ def on_devices(
         KeyboardInterrupt: as Ctrl-C does; its text says what is kept.
     """
     from devices import registry
-    from edgenet.recorder import Recorder
+    from edgenet.results.recorder import Recorder
 
     once: dict[Path, Path] = {}
     for path in call.paths:
@@ -192,7 +192,7 @@ def _on_device(call: Call, target: Target, recorder: Recorder, found: _Found, pr
     with open_bench(target, native=call.native, wait_s=call.wait_s, tell=tell) as bench:
         keep = recorder.keeper(bench.device, target.kind, bench.runner, info=bench.info)
         rows = benchmark(call.paths, call.threads, call.schedule, progress, bench=bench, keep=keep, failed=failed)
-        recorder.finished(rows)
+        recorder.finished([row.latency for row in rows])
         found.rows += [dataclasses.replace(row, started_at=recorder.started_at) for row in rows]
         for row in rows if call.profile else ():
             path, threads = row.latency.path, row.latency.threads

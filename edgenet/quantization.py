@@ -14,15 +14,15 @@ import numpy as np
 
 from edgenet import publish
 from edgenet.artifact import Artifact, Attempt, Manifest
-from edgenet.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
 from edgenet.dataset import batches
 from edgenet.deploy import Progress
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.hygiene import check_images, pixels_sha256, refuse_overlap
 from edgenet.image import Preprocessing
+from edgenet.int8.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
+from edgenet.int8.trial import Candidate, Images, choose, classes, drop_points
 from edgenet.nets.network import Network
 from edgenet.order import Calibration, Demand, Order
-from edgenet.trial import Candidate, Images, choose, classes, drop_points
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -77,7 +77,8 @@ def quantize(
     """Quantize a network into integer files, one a format, each opened by its runtime and run once.
 
     With effort "plain" that is calibration alone. With "fast" and "best" the network is corrected first (see
-    edgenet.search), and the file with and the file without are both tried on calibration images that no correction saw.
+    edgenet.int8.search), and the file with and the file without are both tried on calibration images that no
+    correction saw.
 
     Args:
         network: the float network.
@@ -244,7 +245,7 @@ def _explained(
         losses = explain(found.prepared.simulator, base, state, work.images, tell)
     advice = ""
     if missed and on is not None:
-        from edgenet.advice import advise
+        from edgenet.int8.advice import advise
 
         advice = advise(found, work.images, work.training, on, demand, work.progress)
     return dataclasses.replace(result, losses=losses, advice=advice)

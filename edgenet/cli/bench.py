@@ -59,9 +59,10 @@ def bench(
 
     from devices.errors import DeviceError
     from devices.timing import Schedule
-    from edgenet import benchmarking, benchmarking_report
+    from edgenet import benchmarking
     from edgenet.appearing import check_folder
     from edgenet.errors import UsageError
+    from edgenet.reports import benchmarks as report
 
     if max_ms is not None and not math.isfinite(max_ms):
         raise UsageError(f"--max-ms {max_ms}: give milliseconds, such as 20")
@@ -74,17 +75,17 @@ def bench(
             files, counts, schedule, native=runner is Runner.native, wait_s=wait, profile=profile_ops
         )
         result = benchmarking.on_devices(call, device or [benchmarking.LOCAL], options.command_line(), progress, warn)
-    document = benchmarking_report.document(result)
+    document = report.document(result)
     try:
         if json:
             show_json(document)
         else:
-            for table in benchmarking_report.tables(result):
+            for table in report.tables(result):
                 show(table)
     finally:  # a stdout that is closed, or full, costs no file
         if out is not None:
             _save(document, out)
-    for remark in (*benchmarking_report.too_few(repetitions), *benchmarking_report.remarks(result.rows)):
+    for remark in (*report.too_few(repetitions), *report.remarks(result.rows)):
         warn(remark)
     if result.failures:
         raise DeviceError("; ".join(result.failures))
@@ -96,7 +97,7 @@ def _judge(rows: Sequence[Row], max_ms: float) -> None:
     """Raise GateMissed where a median is above the limit, DeviceError where nothing is proven of a file."""
     from devices.errors import DeviceError
     from edgenet.errors import GateMissed
-    from edgenet.short_names import short_names
+    from edgenet.reports.short_names import short_names
 
     names = short_names(row.latency.path for row in rows)
     unproven = [_named(row, names) for row in rows if all(one.fault for one in row.latency.repetitions)]

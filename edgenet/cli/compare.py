@@ -22,16 +22,16 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Say whether NEW is faster or slower than BASE, or neither; exit 3 where it is slower, 0 where nobody can tell."""
-    from edgenet import compare as comparing
-    from edgenet import results_report
-    from edgenet.results import find
+    from edgenet.reports import results as report
+    from edgenet.results import compare as comparing
+    from edgenet.results.kept import find
 
     share = comparing.parse_tolerance(tolerance)
     outcome = comparing.compare(find(base), find(new), share, device, threads)
     if json:
-        show_json(results_report.outcome_json(outcome))
+        show_json(report.outcome_json(outcome))
     else:
-        show(results_report.outcome_table(outcome))
+        show(report.outcome_table(outcome))
     for remark in outcome.remarks:
         warn(remark)
     comparing.check(outcome)

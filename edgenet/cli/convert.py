@@ -35,7 +35,8 @@ def convert(
     json: options.Json = False,
 ) -> None:
     """Convert a Keras network to ONNX and TFLite: raw uint8 RGB in, probabilities out, labels inside."""
-    from edgenet import deploy, report
+    from edgenet import deploy
+    from edgenet.reports import proof as report
 
     order = options.order(to, out, labels, crop)
     with Progress() as progress:

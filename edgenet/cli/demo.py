@@ -18,17 +18,17 @@ def demo(
     json: options.Json = False,
 ) -> None:
     """Build, convert, quantize, verify, evaluate and measure the embedded classifier of printed symbols."""
-    from edgenet import benchmarking_report, report
     from edgenet import demo as job
     from edgenet.errors import GateMissed
+    from edgenet.reports import benchmarks, proof
 
     with Progress() as progress:
         result = job.run(out, options.command_line(), progress)
     if json:
-        show_json(report.demo_json(result))
+        show_json(proof.demo_json(result))
     else:
-        show(report.demo_table(result))
-    for remark in benchmarking_report.remarks([row.speed for row in result.rows]):
+        show(proof.demo_table(result))
+    for remark in benchmarks.remarks([row.speed for row in result.rows]):
         warn(remark)
     warn_where_int8_needs_it((row.artifact.path, row.artifact.manifest.precision) for row in result.rows)
     missed = [row.artifact.path.name for row in result.rows if not row.verification.verdict.passed]

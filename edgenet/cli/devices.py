@@ -34,15 +34,15 @@ def _list(subcommand: str | None, json: bool) -> None:
 
         raise UsageError(f"--json goes behind {subcommand}")
     from devices.check import survey
-    from edgenet import devices_report
+    from edgenet.reports import devices as report
 
     with Progress() as progress:
         progress("look for devices", 0, 0)
         seen = survey()
     if json:
-        show_json([devices_report.sighting_json(one) for one in seen])
+        show_json([report.sighting_json(one) for one in seen])
     else:
-        show(devices_report.sightings_table(seen))
+        show(report.sightings_table(seen))
 
 
 @devices_app.command()
@@ -58,7 +58,7 @@ def add(
     """Name a device, once it has answered."""
     from devices import profile as profiles
     from devices import registry
-    from edgenet import devices_report
+    from edgenet.reports import devices as report
 
     known = profiles.find(profile).name if profile else ""
     target = registry.addressed(name, address, key.expanduser().absolute() if key else None, known)
@@ -66,9 +66,9 @@ def add(
     seen = None if no_check else _look(target, "; with --no-check it is named all the same")
     registry.add(target)
     if json:
-        show_json(devices_report.sighting_json(seen) if seen else devices_report.target_json(target))
+        show_json(report.sighting_json(seen) if seen else report.target_json(target))
     elif seen:
-        show(devices_report.info_table(seen))
+        show(report.info_table(seen))
 
 
 @devices_app.command("show")
@@ -76,13 +76,13 @@ def add(
 def show_device(name: Name, json: options.Json = False) -> None:
     """Show what a device is: board, processors, instructions, memory, system, governor, temperature."""
     from devices import registry
-    from edgenet import devices_report
+    from edgenet.reports import devices as report
 
     seen = _look(registry.find(name))
     if json:
-        show_json(devices_report.sighting_json(seen))
+        show_json(report.sighting_json(seen))
     else:
-        show(devices_report.info_table(seen))
+        show(report.info_table(seen))
 
 
 @devices_app.command()
@@ -92,15 +92,15 @@ def check(name: Name, json: options.Json = False) -> None:
     from devices import registry
     from devices.check import examine
     from devices.errors import DeviceUnfit
-    from edgenet import devices_report
+    from edgenet.reports import devices as report
 
     with Progress() as progress:
         progress(f"examine {name}", 0, 0)
         seen, checks = examine(registry.find(name))
     if json:
-        show_json(devices_report.checks_json(seen, checks))
+        show_json(report.checks_json(seen, checks))
     else:
-        show(devices_report.checks_table(checks))
+        show(report.checks_table(checks))
     lacking = [one.name for one in checks if one.needed and not one.ok]
     if lacking:
         raise DeviceUnfit(f"{name} cannot be benchmarked yet: {', '.join(lacking)}")

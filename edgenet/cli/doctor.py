@@ -10,7 +10,7 @@ from edgenet.cli.terminal import Progress, show, show_json, verb
 def doctor(json: options.Json = False) -> None:
     """Check runtimes, delegates, versions and conflicts; say what is missing for which verb, and how to install it."""
     from devices.doctor import examine
-    from edgenet import report
+    from edgenet.reports import devices as report
 
     with Progress() as progress:
         progress("try each runtime", 0, 0)

@@ -45,8 +45,9 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure top-1 and top-5 with a 95 % interval."""
-    from edgenet import prove, report
+    from edgenet import prove
     from edgenet.errors import GateMissed
+    from edgenet.reports import proof as report
 
     request = prove.EvaluationRequest(
         data=data,

@@ -8,7 +8,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from edgenet.cli.terminal import UNBROKEN
+UNBROKEN = 10_000
+"""Columns of what is no terminal: a table is as wide there as what it says, and a file's name is never broken."""
 
 _LIST = 12
 """Rows from beyond which a table is a list, read down its columns, and stays one."""

@@ -28,9 +28,9 @@ def info(
     json: options.Json = False,
 ) -> None:
     """Print the layer table, the totals, and the share of each layer type."""
-    from edgenet import report
     from edgenet.errors import UsageError
     from edgenet.nets.network import names_a_network
+    from edgenet.reports import networks as report
     from edgenet.spec import ModelSpec
 
     if not names_a_network(name) and Path(name).exists():

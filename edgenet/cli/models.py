@@ -9,7 +9,7 @@ from edgenet.cli.terminal import show, show_json, verb
 @verb
 def models(json: options.Json = False) -> None:
     """List the networks: families, alphas, sizes, parameters, multiply-adds."""
-    from edgenet import report
+    from edgenet.reports import networks as report
     from edgenet.spec import published
 
     if json:

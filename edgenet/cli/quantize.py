@@ -80,9 +80,10 @@ def quantize(
     json: options.Json = False,
 ) -> None:
     """Quantize a Keras network to int8 (or int16x8, dynamic) ONNX and TFLite; exit 3 if --max-drop is missed."""
-    from edgenet import quantization, quantization_report
+    from edgenet import quantization
     from edgenet.errors import GateMissed, UsageError
     from edgenet.order import AUTO, NONE, Demand
+    from edgenet.reports import quantization as report
 
     order = options.order(to, out, labels, crop)
     if effort is not None and precision is IntegerPrecision.dynamic:
@@ -113,9 +114,9 @@ def quantize(
         warn("no runtime has fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")
     warn_where_int8_needs_it((one.path, one.manifest.precision) for one in made.files)
     if json:
-        show_json(quantization_report.document(made))
+        show_json(report.document(made))
     else:
-        for table in quantization_report.tables(made):
+        for table in report.tables(made):
             show(table)
     worst = max(made.drops, default=0.0)
     if worst > allowed:

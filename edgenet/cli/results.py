@@ -18,15 +18,15 @@ def results(
     json: options.Json = False,
 ) -> None:
     """List benchmark results that were kept, the newest first."""
-    from edgenet import results_report
-    from edgenet.results import recent
+    from edgenet.reports import results as report
+    from edgenet.results.kept import recent
 
     found = recent(limit + 1, device, file)
     more, found = len(found) > limit, found[:limit]
     if json:
-        show_json([results_report.recorded_json(one) for one in found])
+        show_json([report.recorded_json(one) for one in found])
     elif found:
-        show(results_report.recorded_table(found))
+        show(report.recorded_table(found))
     if more:
         warn(f"there are older ones than the {limit} shown: give --limit, --device or --file")
     if not found:

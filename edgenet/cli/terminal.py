@@ -28,9 +28,6 @@ P = ParamSpec("P")
 
 PLAIN_EVERY_S = 5.0
 
-UNBROKEN = 10_000
-"""Columns of what is no terminal: a table is as wide there as what it says, and a file's name is never broken."""
-
 
 def verb(function: Callable[P, None]) -> Callable[P, None]:
     """Make a function a verb: take the terminal, and turn errors into one line on stderr and an exit code."""
@@ -95,7 +92,7 @@ def show(result: RenderableType) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from edgenet.cli.fitting import fitting
+    from edgenet.cli.fitting import UNBROKEN, fitting
 
     stream = _results()
     width = None if stream.isatty() else UNBROKEN

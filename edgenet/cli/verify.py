@@ -29,10 +29,11 @@ def verify(
     json: options.Json = False,
 ) -> None:
     """Compare files with their float Keras network on real images; exit 3 if one misses its precision's gate."""
-    from edgenet import prove, report
+    from edgenet import prove
     from edgenet.dataset import image_files
     from edgenet.errors import GateMissed, UsageError
-    from edgenet.short_names import short_names
+    from edgenet.reports import proof as report
+    from edgenet.reports.short_names import short_names
     from edgenet.verify import proves_little
 
     if not against and (weights or classes or size):

@@ -19,7 +19,7 @@ from devices.local import LocalShell
 from devices.lock import DeviceLock
 from devices.profile import profiles
 from devices.registry import Target
-from edgenet.devices_report import sighting_json, target_json
+from edgenet.reports.devices import sighting_json, target_json
 from edgenet.spec import ModelSpec
 from tests.devices.peers import small_disk
 

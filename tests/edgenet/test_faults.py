@@ -17,7 +17,7 @@ import pytest
 
 from devices import registry
 from devices.lock import DeviceLock
-from edgenet.results import recent
+from edgenet.results.kept import recent
 from tests.devices.adbd import Adbd
 from tests.devices.peers import comes, running, small_disk
 from tests.devices.sshd import Sshd, free_port, new_key

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgenet.island_latency import IslandLatency
+from edgenet.int8.island_latency import IslandLatency
+from edgenet.int8.search import Progress, corrected
+from edgenet.int8.trial import Images, drop_points, judged
 from edgenet.order import Demand
-from edgenet.search import Progress, corrected
-from edgenet.trial import Images, drop_points, judged
 
 if TYPE_CHECKING:
-    from edgenet.search import Found
+    from edgenet.int8.search import Found
 
 MOST = 10
 """Islands that are tried."""

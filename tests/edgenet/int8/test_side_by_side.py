@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgenet import side_by_side
-from edgenet.side_by_side import fastest_ms
+from edgenet.int8 import side_by_side
+from edgenet.int8.side_by_side import fastest_ms
 
 INFINITE = float("inf")
 

@@ -14,14 +14,14 @@ import pytest
 
 from edgenet import quantization
 from edgenet.artifact import Attempt
-from edgenet.candidates import FOLDED, PROVEN_DB, Corrected, Work, _steps, held_out, hold_against_simulator
 from edgenet.dataset import batches, labelled
 from edgenet.image import Preprocessing
+from edgenet.int8.candidates import FOLDED, PROVEN_DB, Corrected, Work, _steps, held_out, hold_against_simulator
+from edgenet.int8.trial import Images, judged
 from edgenet.order import Calibration, Demand
 from edgenet.quantization import HELD_BYTES
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
-from edgenet.trial import Images, judged
 
 
 def tried(

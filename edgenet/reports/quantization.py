@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from edgenet import report
-from edgenet.figures import megabytes
+from edgenet.reports import proof
+from edgenet.reports.figures import megabytes
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -25,7 +25,7 @@ def document(made: Quantized) -> list[dict[str, Any]]:
     losses = [dataclasses.asdict(loss) for loss in made.losses]
     return [
         {
-            **report.artifact_json(file),
+            **proof.artifact_json(file),
             "float_top1": made.float_top1,
             "top1_drop_points": drop,
             "advice": made.advice,
@@ -44,7 +44,7 @@ def tables(made: Quantized) -> list[Table]:
             attempts |= dict.fromkeys(file.manifest.quantization.attempts)
     if attempts:
         drawn.append(_attempts_table(tuple(attempts), made.float_top1))
-    return [*drawn, report.artifact_table(made.files)]
+    return [*drawn, proof.artifact_table(made.files)]
 
 
 def _attempts_table(attempts: tuple[Attempt, ...], float_top1: float | None) -> Table:

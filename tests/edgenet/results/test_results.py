@@ -22,14 +22,12 @@ from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.latency import Latency, Repetition, measure
 from devices.timing import Run, Schedule
-from edgenet import results_database
-from edgenet.benchmarking import Row
 from edgenet.errors import EdgenetError, UsageError
-from edgenet.recorder import Recorder
-from edgenet.results import find, recent, samples
-from edgenet.results_report import recorded_json
-
-from .conftest import Edgenet
+from edgenet.reports.results import recorded_json
+from edgenet.results import database
+from edgenet.results.kept import find, recent, samples
+from edgenet.results.recorder import Recorder
+from tests.edgenet.conftest import Edgenet
 
 STATE = DeviceState(0.5, "performance", "cppc_cpufreq", 1_500_000, 45.5, 0)
 HOT = dataclasses.replace(STATE, throttled=4)
@@ -81,7 +79,7 @@ def record(
     with Recorder("edgenet bench", warn=warnings.append, tools={"edgenet": "1"}) as recorder:
         keep = recorder.keeper(board.device, "ssh", "native")
         made = measure(paths, threads, Schedule(repetitions=repetitions), bench=board, keep=keep)  # type: ignore[arg-type]
-        recorder.finished([Row(one, "", "native", "", None, "") for one in made])
+        recorder.finished(made)
     return made, warnings
 
 
@@ -116,7 +114,7 @@ def test_a_result_is_found_again_with_every_sample_and_state(home: Path, model: 
     )
     assert json.loads(str(before)) == json.loads(str(warm)) == dataclasses.asdict(STATE)
     assert json.loads(str(tools)) == {"edgenet": "1"}
-    assert sql(home, "PRAGMA user_version") == [(len(results_database.MIGRATIONS),)]
+    assert sql(home, "PRAGMA user_version") == [(len(database.MIGRATIONS),)]
     assert sorted(path.name for path in home.iterdir()) == ["results.sqlite3"]
 
 
@@ -181,7 +179,7 @@ from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.latency import measure
 from devices.timing import Run, Schedule
-from edgenet.recorder import Recorder
+from edgenet.results.recorder import Recorder
 
 STATE = DeviceState(None, None, None, None, None, None)
 RUN = Run(np.arange(5_000_000, 5_001_000), 5, 2.5, 1.5, 1 << 20, "deadbeef", STATE, STATE)
@@ -355,7 +353,7 @@ def test_a_full_disk_that_gets_room_again_costs_nothing(home: Path, model: Path)
 
 
 def test_another_program_that_holds_the_database(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_database, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     record([model], Board(itertools.repeat(5.0)))
     with contextlib.closing(sqlite3.connect(home / "results.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -370,7 +368,7 @@ def test_another_program_that_holds_the_database(home: Path, model: Path, monkey
 def test_what_could_not_be_written_is_written_at_the_end(
     home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results_database, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     warnings: list[str] = []
     with Recorder("edgenet bench", warn=warnings.append) as recorder:
         keep = recorder.keeper("pi4", "ssh", "native")
@@ -386,7 +384,7 @@ def test_what_could_not_be_written_is_written_at_the_end(
 
 def test_an_interrupt_as_a_transaction_ends_doubles_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    real = results_database.opened
+    real = database.opened
     with Recorder("edgenet bench", warn=warnings.append) as recorder:
         keep = recorder.keeper("pi4", "ssh", "native")
 
@@ -397,7 +395,7 @@ def test_an_interrupt_as_a_transaction_ends_doubles_nothing(model: Path, monkeyp
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("edgenet.recorder.opened", interrupted)
+            patched.setattr("edgenet.results.recorder.opened", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 keep(model, 1, Repetition(0, run_of(5.0), "", False))
     (one,) = recent(9)
@@ -409,14 +407,14 @@ def test_an_older_database_is_led_to_the_newest_schema(
     home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record([model], Board(itertools.repeat(5.0)))
-    known = results_database.MIGRATIONS
+    known = database.MIGRATIONS
     step = ("ALTER TABLE results ADD COLUMN note TEXT NOT NULL DEFAULT ''", "CREATE TABLE extra (id INTEGER)")
-    monkeypatch.setattr(results_database, "MIGRATIONS", [*known, (*step, "no SQL")])
+    monkeypatch.setattr(database, "MIGRATIONS", [*known, (*step, "no SQL")])
     with pytest.raises(EdgenetError):
         recent(9)
     assert sql(home, "PRAGMA user_version") == [(len(known),)]  # half a step is none
     assert sql(home, "SELECT name FROM sqlite_master WHERE name = 'extra'") == []
-    monkeypatch.setattr(results_database, "MIGRATIONS", [*known, step])
+    monkeypatch.setattr(database, "MIGRATIONS", [*known, step])
     record([model], Board(itertools.repeat(5.0)))
     assert [len(one.repetitions) for one in recent(9)] == [5, 5]
     assert sql(home, "PRAGMA user_version") == [(len(known) + 1,)]

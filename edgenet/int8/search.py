@@ -29,11 +29,11 @@ import numpy as np
 
 from edgenet.artifact import Attempt
 from edgenet.errors import UsageError
-from edgenet.island_latency import IslandLatency
+from edgenet.int8.island_latency import IslandLatency
+from edgenet.int8.side_by_side import fastest_ms
+from edgenet.int8.trial import Images, better, judged, noise
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Demand
-from edgenet.side_by_side import fastest_ms
-from edgenet.trial import Images, better, judged, noise
 
 if TYPE_CHECKING:
     from converters.int8.clipping import Cheapest

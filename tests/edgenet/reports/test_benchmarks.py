@@ -21,16 +21,15 @@ from devices.profile import Published, find
 from devices.statistics import Ratio
 from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
-from edgenet.benchmarking_report import operators, remarks, row_json, table, too_few
 from edgenet.cli.bench import _judge
 from edgenet.conditions import conditions
 from edgenet.errors import GateMissed
 from edgenet.gain import Gain
+from edgenet.reports.benchmarks import operators, remarks, row_json, table, too_few
 from tests.devices.boards import pi4
 from tests.devices.scripted import COOL, Board, run
 from tests.devices.tiny_models import tiny_tflite, write
-
-from .symbols_files import FLOAT32, INT8
+from tests.edgenet.symbols_files import FLOAT32, INT8
 
 ONCE = Schedule(warmup_s=0, warmup_runs=1, duration_s=0, min_runs=3, cap_s=5, repetitions=2)
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from converters.int8.correct import METHODS
-from edgenet import trial
 from edgenet.artifact import Attempt
 from edgenet.demo import CALIBRATION_PER_CLASS
-from edgenet.search import CHEAPEST
+from edgenet.int8 import trial
+from edgenet.int8.search import CHEAPEST
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
-
-from .conftest import Edgenet
+from tests.edgenet.conftest import Edgenet
 
 PLAIN = "calibration alone"
 

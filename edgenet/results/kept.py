@@ -1,4 +1,4 @@
-"""Benchmark results that were kept (edgenet.recorder), found again."""
+"""Benchmark results that were kept (edgenet.results.recorder), found again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from devices.model_file import SUFFIXES, sha256
 from devices.statistics import bootstrap_ci95
 from edgenet.errors import EdgenetError, UsageError
-from edgenet.results_database import opened, results_file, storable
+from edgenet.results.database import opened, results_file, storable
 
 
 @dataclass(frozen=True, slots=True)

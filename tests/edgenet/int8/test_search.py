@@ -17,19 +17,18 @@ from PIL import Image
 from converters.int8 import clipping, correct, distill, islands, prepare
 from converters.int8.costs import noise_alone
 from devices.model_process import ModelProcess
-from edgenet import island_latency, search, trial
-from edgenet.advice import FLOAT16, advise
 from edgenet.artifact import Artifact, Attempt, Source
-from edgenet.candidates import held_out
 from edgenet.dataset import batches
 from edgenet.image import Preprocessing
+from edgenet.int8 import island_latency, search, trial
+from edgenet.int8.advice import FLOAT16, advise
+from edgenet.int8.candidates import held_out
+from edgenet.int8.trial import Images, drop_points, judged
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Calibration, Demand, Order, calibration_images
 from edgenet.quantization import quantize
-from edgenet.trial import Images, drop_points, judged
 from tests.converters.int8.networks import SIGNED, WIDTH, chain_network, coarse_network
-
-from .conftest import Edgenet
+from tests.edgenet.conftest import Edgenet
 
 
 def named(name: str, core: Any) -> Network:

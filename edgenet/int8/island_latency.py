@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgenet.side_by_side import fastest_ms
+from edgenet.int8.side_by_side import fastest_ms
 
 if TYPE_CHECKING:
     from converters.int8.prepare import Prepared

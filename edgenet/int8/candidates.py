@@ -13,16 +13,16 @@ import numpy as np
 from devices.machine import cores
 from edgenet import publish
 from edgenet.artifact import Attempt, Manifest
+from edgenet.int8.trial import Candidate, Images
 from edgenet.nets.network import Network
 from edgenet.order import Demand
-from edgenet.trial import Candidate, Images
 
 if TYPE_CHECKING:
     import keras
 
     from converters.int8.prepare import Prepared
     from converters.int8.simulator import State
-    from edgenet.search import Found
+    from edgenet.int8.search import Found
 
 IntegerPrecision = Literal["int8", "int16x8", "dynamic"]
 Progress = Callable[[str, int, int], None]
@@ -118,7 +118,7 @@ def correct_network(work: Work, on: Images, demand: Demand) -> Corrected | None:
     """Correct a network for a precision; None where there is nothing to correct."""
     network, training = work.network, work.training
     if work.precision == "int8":
-        from edgenet.search import search
+        from edgenet.int8.search import search
 
         found = search(network, training, on, demand, work.progress)
         if found is None:

@@ -22,16 +22,15 @@ from devices.device import DeviceState
 from devices.latency import Latency, measure
 from devices.timing import Run, Schedule
 from edgenet.benchmarking import Row
-from edgenet.benchmarking_report import row_json
 from edgenet.cli.terminal import _plain
-from edgenet.compare import ENOUGH, Outcome, check, compare, judge, parse_tolerance
 from edgenet.errors import EdgenetError, GateMissed, UsageError
-from edgenet.recorder import Recorder
-from edgenet.results import Kept, Recorded, find, recent
-from edgenet.results_report import outcome_table, recorded_json, recorded_table
-
-from .command_line import PLAIN
-from .conftest import Edgenet
+from edgenet.reports.benchmarks import row_json
+from edgenet.reports.results import outcome_table, recorded_json, recorded_table
+from edgenet.results.compare import ENOUGH, Outcome, check, compare, judge, parse_tolerance
+from edgenet.results.kept import Kept, Recorded, find, recent
+from edgenet.results.recorder import Recorder
+from tests.edgenet.command_line import PLAIN
+from tests.edgenet.conftest import Edgenet
 
 STATE = DeviceState(None, None, None, None, None, None)
 HOT = dataclasses.replace(STATE, throttled=4)
@@ -340,7 +339,7 @@ def benchmark(times: dict[str, float], folder: Path, end: DeviceState = STATE) -
         keep = recorder.keeper("pi4", "ssh", "native")
         paths = [folder / name for name in times]
         made = measure(paths, schedule=Schedule(repetitions=7), bench=Board(times, end), keep=keep)  # type: ignore[arg-type]
-        recorder.finished([Row(one, "", "native", "", None, "") for one in made])
+        recorder.finished(made)
     return made
 
 

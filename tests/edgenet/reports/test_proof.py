@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from edgenet.evaluate import Accuracy
 from edgenet.prove import Evaluation, Verification
-from edgenet.report import evaluation_table, verification_table
+from edgenet.reports.proof import evaluation_table, verification_table
 from edgenet.verify import Agreement, Verdict
 
 LONG = "mobilenet_v3_small_1.0_224_from_the_lab-int8.tflite"

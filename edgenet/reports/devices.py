@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from devices import doctor
     from devices.check import Check, Sighting
     from devices.cpuinfo import Cluster
     from devices.device import DeviceInfo
@@ -123,3 +124,14 @@ def _state(info: DeviceInfo) -> list[tuple[str, str]]:
         ("load", f"{state.load_1m:.2f}" if state.load_1m is not None else "not told"),
         *([("throttle bits", f"{state.throttled:#x}")] if state.throttled is not None else []),
     ]
+
+
+def doctor_table(checks: Sequence[doctor.Check]) -> Table:
+    """Draw what this machine has, and what to do about what it lacks."""
+    table = Table()
+    for column in ("", "what", "found", "needed for", "to do"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("--", style="red")
+        table.add_row(mark, check.name, check.found, ", ".join(check.needed_for), check.fix)
+    return table

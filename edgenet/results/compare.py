@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from devices.statistics import Ratio, paired_ratio, ratio
 from edgenet.errors import EdgenetError, GateMissed, UsageError
-from edgenet.results import Recorded
+from edgenet.results.kept import Recorded
 
 Answer = Literal["faster", "slower", "no difference", "cannot tell", "no evidence"]
 

@@ -22,11 +22,10 @@ from devices.latency import Latency, Repetition
 from devices.model_file import sha256
 from edgenet import artifact
 from edgenet.errors import EdgenetError
-from edgenet.results_database import insert, opened, transaction, update
+from edgenet.results.database import insert, opened, transaction, update
 
 if TYPE_CHECKING:
     from devices.device import DeviceInfo
-    from edgenet.benchmarking import Row
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -90,10 +89,10 @@ class Recorder:
 
         return keep
 
-    def finished(self, rows: Sequence[Row]) -> None:
+    def finished(self, latencies: Sequence[Latency]) -> None:
         """Add the summaries of the call that `keeper` began last."""
         if self._call is not None:
-            self._write(self._call.summaries([row.latency for row in rows]))
+            self._write(self._call.summaries(latencies))
 
     def _write(self, step: Step) -> None:
         self._pending.append(step)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from edgenet.figures import figure, megabytes
-from edgenet.short_names import short_names
+from edgenet.reports.figures import figure, megabytes
+from edgenet.reports.short_names import short_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +141,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 def too_few(repetitions: int) -> tuple[str, ...]:
     """Say what so few repetitions leave open; () where there are enough."""
-    from edgenet.compare import ENOUGH
+    from edgenet.results.compare import ENOUGH
 
     if repetitions >= ENOUGH:
         return ()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from edgenet.figures import figure
-from edgenet.short_names import short_names
+from edgenet.reports.figures import figure
+from edgenet.reports.short_names import short_names
 
 if TYPE_CHECKING:
-    from edgenet.compare import Outcome
-    from edgenet.results import Recorded
+    from edgenet.results.compare import Outcome
+    from edgenet.results.kept import Recorded
 
 _COLOURS = {
     "valid": "green",

@@ -1,0 +1,1 @@
+"""Results -> tables for the terminal and documents for --json. No measuring, no files."""

@@ -1,0 +1,1 @@
+"""Benchmark results: recorded as they come, found again, compared."""
