@@ -27,7 +27,7 @@ from edgenet.nets.normalization import INPUT_RANGES
 from edgenet.spec import ModelSpec
 from edgenet.symbols.generate import SIZE, write_folder
 from edgenet.symbols.glyphs import LABELS
-from edgenet.symbols.train import generate
+from edgenet.training import generate
 
 TRAINING_SEED, VALIDATION_SEED = 11, 12
 CALIBRATION_PER_CLASS = 10

@@ -30,8 +30,8 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train the embedded classifier from scratch: generate images, fit, test on an unseen seed, write the record."""
-    from edgenet.symbols.train import Progress as Step
-    from edgenet.symbols.train import train as fit
+    from edgenet.training import Progress as Step
+    from edgenet.training import train as fit
 
     folder = out or Path(what.value)
     names = {"generate": "generate images", "train": "train, epoch", "test": "test on an unseen seed"}

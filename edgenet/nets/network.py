@@ -217,8 +217,8 @@ def _named(spec: ModelSpec, weights: str, classes: int | None) -> Network:
 def _symbols(weights: str) -> Network:
     from edgenet.nets.build import build
     from edgenet.nets.weights import load_weights
+    from edgenet.symbols.embedded import SPEC, weights_path
     from edgenet.symbols.glyphs import LABELS
-    from edgenet.symbols.train import SPEC, weights_path
 
     _as_networks_expect()
 

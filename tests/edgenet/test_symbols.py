@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgenet import training
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.spec import ModelSpec
-from edgenet.symbols import train as training
+from edgenet.symbols import embedded
 from edgenet.symbols.cards import page, write_cards
 from edgenet.symbols.generate import SIZE, batch, render, write_folder
 from edgenet.symbols.glyphs import GLYPHS, LABELS, mask
@@ -114,27 +115,27 @@ def test_cards_carry_every_symbol() -> None:
 
 
 def test_the_record_describes_the_shipped_file() -> None:
-    record = training.record()
-    path = training.weights_path()
+    record = embedded.record()
+    path = embedded.weights_path()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == record.weights_sha256
     assert path.stat().st_size == record.weights_bytes <= 2_000_000
     assert record.labels == LABELS
-    assert record.model == training.SPEC.name == "mobilenet_v2_0.35_96"
+    assert record.model == embedded.SPEC.name == "mobilenet_v2_0.35_96"
     assert record.seed != record.test_seed
     assert record.top1 >= 0.97
 
 
 def test_the_shipped_weights_took_less_than_twenty_minutes() -> None:
     """The recorded wall time, as it was: a run on a busy machine has to be repeated on a quiet one."""
-    assert training.record().seconds < 20 * 60
+    assert embedded.record().seconds < 20 * 60
 
 
 def test_shipped_weights_know_an_unseen_seed() -> None:
     from edgenet.nets.build import build
     from edgenet.nets.train import probabilities
 
-    model = build(training.SPEC)
-    model.load_weights(training.weights_path())
+    model = build(embedded.SPEC)
+    model.load_weights(embedded.weights_path())
     pictures, labels = batch(500, seed=20_001)
     scores = probabilities(model, pictures)
     assert scores.shape == (500, len(LABELS))
@@ -154,8 +155,8 @@ def test_shipped_weights_know_the_printed_cards() -> None:
         x, y = left + index % 4 * width, top + index // 4 * height
         crop = sheet.crop((x, y + (height - width) // 2 - 20, x + width, y + (height + width) // 2 - 20))
         cards.append(np.asarray(crop.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)))
-    model = build(training.SPEC)
-    model.load_weights(training.weights_path())
+    model = build(embedded.SPEC)
+    model.load_weights(embedded.weights_path())
     answers = [LABELS[i] for i in probabilities(model, np.stack(cards)).argmax(axis=1)]
     assert answers == list(LABELS)
 

@@ -7,8 +7,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata, resources
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,51 +19,16 @@ from devices.machine import cores
 from edgenet.appearing import appearing
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets import train as nets
-from edgenet.spec import ModelSpec
+from edgenet.symbols.embedded import RECORD_NAME, SPEC, WEIGHTS_NAME, Confusion, TrainingRecord
 from edgenet.symbols.generate import SIZE, batch
 from edgenet.symbols.glyphs import LABELS
 
 if TYPE_CHECKING:
     import keras
 
-SPEC = ModelSpec("mobilenet_v2", alpha=0.35, size=SIZE, classes=len(LABELS))
-WEIGHTS_NAME = "symbols.weights.h5"
-RECORD_NAME = "symbols.json"
-
 _CHUNK = 500  # pictures a thread makes at a time
 _SMALL = 64  # pixels of the first stage
 _TOOLS = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow", "h5py")
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """The pair of symbols taken for one another most often."""
-
-    truth: str
-    answer: str
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecord:
-    """How the weights came about and what they reach; it stands beside them as JSON."""
-
-    command: str
-    model: str
-    labels: tuple[str, ...]
-    seed: int
-    images: int  # distinct training pictures
-    epochs: int
-    seconds: float  # wall time, generating the pictures included, the test left out
-    cpu_seconds: float | None  # of all threads over the same stretch; None where nobody measured it
-    cores: int
-    test_seed: int
-    test_images: int
-    top1: float  # on the pictures of test_seed, 0..1
-    worst: Confusion | None  # None where every answer was right
-    weights_bytes: int
-    weights_sha256: str
-    tools: dict[str, str] = field(default_factory=dict)  # name -> version
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +39,6 @@ class Progress:
     done: int  # pictures, or epochs in the phase "train"
     total: int
     accuracy: float | None = None  # top-1 on the training pictures in the last epoch
-
-
-def weights_path() -> Path:
-    """The shipped weights, a file for `keras.Model.load_weights`."""
-    return Path(str(resources.files("edgenet.symbols") / WEIGHTS_NAME))
-
-
-def record() -> TrainingRecord:
-    """The shipped weights' record."""
-    text = (resources.files("edgenet.symbols") / RECORD_NAME).read_text(encoding="utf-8")
-    values = json.loads(text)
-    worst = values.pop("worst")
-    values["labels"] = tuple(values["labels"])
-    return TrainingRecord(**values, worst=Confusion(**worst) if worst else None)
 
 
 def train(
