@@ -26,7 +26,7 @@ from rich.table import Table
 
 from devices.bench import PythonBench
 from devices.latency import Latency, measure, speedup
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
 from edgenet import deploy, quantization
 from edgenet.nets.network import Network, open_network
 from edgenet.order import Order, calibration_images

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.local import LocalShell
-from devices.model_process import ModelProcess
-from devices.native import ENGINES, local_place, native_measure
+from devices.native.runner import ENGINES, local_place, native_measure
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.timing import Schedule
+from devices.shells.local import LocalShell
 from devices.statistics import paired_ratio
-from devices.timing import Schedule
 
 GOAL = 0.03
 PEER = "ai_edge_litert.tools.benchmark_litert_model"

@@ -39,7 +39,7 @@ from rich.console import Console
 from devices.bench import PythonBench
 from devices.errors import DeviceError
 from devices.latency import measure, speedup
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
 from edgenet.artifact import load
 from edgenet.dataset import LabelledImages, batches, labelled
 from edgenet.errors import EdgenetError

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from devices import bench, registry
 from devices.latency import Latency, measure
+from devices.runtimes.timing import Schedule
 from devices.statistics import spread
-from devices.timing import Schedule
 from edgenet.results.recorder import Recorder
 
 WITHIN = 0.02

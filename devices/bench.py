@@ -9,21 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from devices import bundle, profile, registry
+from devices import profile, registry
 from devices.device import DeviceInfo, DeviceState, probe, state
 from devices.errors import DeviceFull, DeviceUnfit
-from devices.local import LocalShell
-from devices.lock import DeviceLock
 from devices.machine import isa_features, machine_state
-from devices.model_process import ModelProcess
-from devices.native import ENGINES, OperatorTime, native_measure, native_profile
-from devices.place import Place, bundle_place, local_place, require_64_bit
+from devices.native import bundle
+from devices.native.place import Place, bundle_place, local_place, require_64_bit
+from devices.native.runner import ENGINES, OperatorTime, native_measure, native_profile
 from devices.profile import Profile, cpus_for
 from devices.registry import Target
-from devices.shell import Shell
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.timing import Run, Schedule
+from devices.shells.local import LocalShell
+from devices.shells.lock import DeviceLock
+from devices.shells.shell import Shell
+from devices.shells.store import Store
 from devices.steady import steady
-from devices.store import Store
-from devices.timing import Run, Schedule
 
 PROFILED = Schedule()
 """How long operators are timed."""

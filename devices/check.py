@@ -16,7 +16,7 @@ from devices.device import OWN_GOVERNORS, THROTTLED, Android, DeviceInfo, probe
 from devices.errors import DeviceError, ProfileError, RuntimeMissing
 from devices.profile import Profile
 from devices.registry import Target
-from devices.shell import Shell
+from devices.shells.shell import Shell
 
 FREE_BYTES = 200_000_000
 """For the runtime bundle (35 MB), its archive, and models."""
@@ -139,7 +139,7 @@ def _look(target: Target, more: Callable[[Shell, DeviceInfo], list[Check]]) -> t
 
 def _phones(named: tuple[Target, ...]) -> tuple[list[Target], list[Sighting]]:
     """List phones that have no name here: those that are ready, and those that are not."""
-    from devices.adb import phones
+    from devices.shells.adb import phones
 
     serials = {target.address for target in named if target.kind == "adb"}
     try:

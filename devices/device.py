@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from devices.cpuinfo import Cluster, clusters, cpu_numbers, part_of_midr, read_cpuinfo
 from devices.errors import DeviceUnfit
-from devices.shell import Shell
+from devices.shells.shell import Shell
 
 CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 THERMAL = "/sys/class/thermal/thermal_zone*"

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from devices.adb import find_adb
 from devices.device import OWN_GOVERNORS
 from devices.errors import DeviceError, RuntimeMissing
 from devices.machine import INT8_FEATURES, cpu_model, isa_features, machine_state
-from devices.model_file import one_line
-from devices.model_process import ModelProcess
-from devices.onnx_runtime import EXACT, is_exact_alone_here
-from devices.probes import BLUE, PROBES, probe_input
-from devices.runtime import ModelInfo
+from devices.runtimes.model_file import one_line
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.onnx_runtime import EXACT, is_exact_alone_here
+from devices.runtimes.probes import BLUE, PROBES, probe_input
+from devices.runtimes.runtime import ModelInfo
+from devices.shells.adb import find_adb
 
 _RUN = ("convert", "quantize", "verify", "evaluate", "bench", "demo", "camera")  # verbs that open a model file
 _KERAS = ("convert", "quantize", "verify", "demo", "train")  # verbs that always build or load a Keras model

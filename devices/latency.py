@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from devices.bench import Bench, Facts, PythonBench
 from devices.device import DeviceState
 from devices.errors import DeviceError, ModelCrashed, ModelTimeout, ModelUnreadable, RuntimeMissing
-from devices.model_file import check_model_file, sha256
 from devices.patience import Patience
 from devices.repetition import Repetition, fault
+from devices.runtimes.model_file import check_model_file, sha256
+from devices.runtimes.timing import Schedule
 from devices.statistics import Ratio, bootstrap_ci95, outliers, paired_ratio
-from devices.timing import Schedule
 
 __all__ = ["Latency", "Repetition", "measure", "speedup"]
 

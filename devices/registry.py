@@ -21,7 +21,7 @@ from pathlib import Path
 
 from devices.errors import ProfileError, UnknownDevice
 from devices.folders import config_folder
-from devices.shell import Shell
+from devices.shells.shell import Shell
 from devices.toml_file import parse_toml, read_text
 from devices.whole_file import write_whole
 
@@ -91,7 +91,7 @@ def addressed(name: str, address: str, key: Path | None = None, profile: str = "
     if kind == "ssh" and any(letter.isspace() for letter in plain):
         raise UnknownDevice(f"{address!r} is no address: a host's name has no spaces")
     if kind == "ssh":
-        from devices.ssh_peer import Address
+        from devices.shells.ssh_peer import Address
 
         Address.parse(address)
     if kind == "adb" and key is not None:
@@ -136,15 +136,15 @@ def remove(name: str) -> None:
 def open_shell(target: Target) -> Shell:
     """Give the shell that reaches a device; it connects when entered."""
     if target.kind == "local":
-        from devices.local import LocalShell
+        from devices.shells.local import LocalShell
 
         return LocalShell()
     if target.kind == "adb":
-        from devices.adb import AdbShell
+        from devices.shells.adb import AdbShell
 
         # Whichever phone that is today goes by its serial: its results are not those of the next one.
         return AdbShell(target.address, None if target.name == ANY_PHONE else target.name)
-    from devices.ssh import SshShell
+    from devices.shells.ssh import SshShell
 
     return SshShell(target.address, target.key, target.name)
 

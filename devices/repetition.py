@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from devices.device import THROTTLED
-from devices.timing import Run
+from devices.runtimes.timing import Run
 
 CLOCK_DRIFT = 0.1
 """Change of the clock during a repetition, as a share, that makes it invalid."""

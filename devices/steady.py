@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from devices.device import DeviceInfo
 from devices.errors import ShellError
-from devices.shell import Shell
+from devices.shells.shell import Shell
 
 FIXED_PERFORMANCE_API = 30  # Android 11
 

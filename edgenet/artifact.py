@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from devices.model_file import sha256
-from devices.runtime import ModelInfo
+from devices.runtimes.model_file import sha256
+from devices.runtimes.runtime import ModelInfo
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing
 

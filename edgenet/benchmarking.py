@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from devices.errors import DeviceError
 from devices.latency import Failed, Latency, Repetition, measure
 from devices.machine import cores, isa_features
-from devices.model_file import check_model_file
 from devices.profile import against_published, unusual_threads
-from devices.timing import Schedule as Schedule
+from devices.runtimes.model_file import check_model_file
+from devices.runtimes.timing import Schedule as Schedule
 from edgenet import artifact
 from edgenet.conditions import conditions
 from edgenet.gain import Gain as Gain
@@ -23,7 +23,7 @@ from edgenet.gain import gain_of, outside
 
 if TYPE_CHECKING:
     from devices.bench import Bench
-    from devices.native import OperatorTime
+    from devices.native.runner import OperatorTime
     from devices.registry import Target
     from edgenet.artifact import Manifest
     from edgenet.results.recorder import Recorder

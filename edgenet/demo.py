@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
 from edgenet import deploy, prove, quantization
 from edgenet.artifact import Artifact
 from edgenet.benchmarking import Row, benchmark

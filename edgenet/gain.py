@@ -14,7 +14,7 @@ from devices.statistics import Ratio
 from edgenet.artifact import same_network
 
 if TYPE_CHECKING:
-    from devices.native import OperatorTime
+    from devices.native.runner import OperatorTime
     from edgenet.artifact import Manifest
 
 GAINS = 1.05

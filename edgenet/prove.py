@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from devices.machine import cores
-from devices.model_file import SUFFIXES, check_model_file
-from devices.model_process import ModelProcess
-from devices.pool import ModelPool
+from devices.runtimes.model_file import SUFFIXES, check_model_file
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.pool import ModelPool
 from edgenet import artifact
 from edgenet.artifact import Artifact, Precision
 from edgenet.dataset import LabelledImages, batches, labelled

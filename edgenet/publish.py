@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices.errors import DeviceError
-from devices.model_file import sha256
-from devices.model_process import ModelProcess
+from devices.runtimes.model_file import sha256
+from devices.runtimes.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.appearing import alone, appearing, sync
 from edgenet.artifact import Artifact, Format, Input, Manifest, Output, Precision, Quantization, Tool

@@ -1,7 +1,7 @@
 // edgenet-runner: times one model file in one process and says what it saw, a JSON object a line.
 //
 // It needs no Python and no library but libc and the one it opens, so that it runs on a Raspberry Pi and on a phone.
-// devices/native.py starts it and reads its lines; the command line is in options.c.
+// devices/native/runner.py starts it and reads its lines; the command line is in options.c.
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>

@@ -80,7 +80,7 @@ static bool describe(ort_type *type, struct tensor *tensor, int *element) {
     return true;
 }
 
-// Whether ONNX Runtime sums int8 exactly by itself: on x86 only with VNNI; see EXACT in devices/onnx_runtime.py.
+// Whether ONNX Runtime sums int8 exactly by itself: on x86 only with VNNI; see EXACT in devices/runtimes/onnx_runtime.py.
 static bool sums_exactly(void) {
 #if defined(__x86_64__)
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -127,7 +127,7 @@ static bool read_tensors(void) {
         if (!describe(type, tensor, &state.input_types[i]))
             return false;
         if (tensor->rank > 1 && tensor->shape[0] < 1)
-            tensor->shape[0] = 1;  // an open batch is run as batch 1, as devices/onnx_runtime.py does
+            tensor->shape[0] = 1;  // an open batch is run as batch 1, as devices/runtimes/onnx_runtime.py does
         tensor_bytes(tensor, "input");
     }
     return true;

@@ -31,7 +31,7 @@ size_t tensor_bytes(const struct tensor *tensor, const char *what);
 // Write "[1, ?, 224, 3]".
 void shape_text(const struct tensor *tensor, char *text, size_t size);
 
-// Fill a buffer as devices/runtime.py:example_input does: all byte values, or [0, 1) in steps of 1/256.
+// Fill a buffer as devices/runtimes/runtime.py:example_input does: all byte values, or [0, 1) in steps of 1/256.
 void fill_with_noise(void *buffer, enum element element, size_t size);
 
 // FNV-1a, 64 bits.

@@ -1,4 +1,4 @@
-// The clock around a bare inference, as devices/timing.py:time_session has it.
+// The clock around a bare inference, as devices/runtimes/timing.py:time_session has it.
 #ifndef EDGENET_TIMING_H
 #define EDGENET_TIMING_H
 

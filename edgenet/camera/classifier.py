@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.errors import DeviceError
-from devices.model_process import ModelProcess
-from devices.pool import ModelPool
-from devices.runtime import ModelInfo
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.pool import ModelPool
+from devices.runtimes.runtime import ModelInfo
 from edgenet import artifact, prove
 from edgenet.artifact import Artifact
 from edgenet.errors import EdgenetError, UsageError

@@ -9,8 +9,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from devices.adb import find_adb, phones
 from devices.errors import DeviceError, DeviceUnreachable
+from devices.shells.adb import find_adb, phones
 
 _TIMEOUT_S = 10.0
 _CLOSE_S = 1.0  # a phone that hangs does not hold the end up

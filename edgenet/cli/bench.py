@@ -58,7 +58,7 @@ def bench(
     import dataclasses
 
     from devices.errors import DeviceError
-    from devices.timing import Schedule
+    from devices.runtimes.timing import Schedule
     from edgenet import benchmarking
     from edgenet.appearing import check_folder
     from edgenet.errors import UsageError

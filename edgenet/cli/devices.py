@@ -110,11 +110,12 @@ def check(name: Name, json: options.Json = False) -> None:
 @verb
 def setup(name: Name, json: options.Json = False) -> None:
     """Put the runtime that benchmarks models onto a device; downloads what is not cached, checks every hash."""
-    from devices import bundle, registry
+    from devices import registry
     from devices.device import probe
-    from devices.lock import DeviceLock
-    from devices.place import require_64_bit
-    from devices.store import Store
+    from devices.native import bundle
+    from devices.native.place import require_64_bit
+    from devices.shells.lock import DeviceLock
+    from devices.shells.store import Store
 
     target = registry.find(name)
     with registry.open_shell(target) as shell, Progress() as progress:
@@ -139,8 +140,8 @@ def clean(name: Name, json: options.Json = False) -> None:
     """Remove from a device what edgenet has put there: models and the runtime."""
     from devices import registry
     from devices.errors import DeviceFull
-    from devices.lock import DeviceLock
-    from devices.store import Store
+    from devices.shells.lock import DeviceLock
+    from devices.shells.store import Store
 
     with registry.open_shell(registry.find(name)) as shell, Progress() as progress:
         progress(f"clean {name}", 0, 0)

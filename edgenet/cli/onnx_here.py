@@ -10,7 +10,7 @@ from edgenet.cli.terminal import warn
 
 def warn_where_int8_needs_it(files: Iterable[tuple[Path, str]]) -> None:
     """Say so where a processor without VNNI is to run one of these files, each with its precision."""
-    from devices.onnx_runtime import EXACT, is_exact_alone_here
+    from devices.runtimes.onnx_runtime import EXACT, is_exact_alone_here
 
     int8 = any(path.suffix == ".onnx" and precision == "int8" for path, precision in files)  # dynamic is float kernels
     if int8 and not is_exact_alone_here():

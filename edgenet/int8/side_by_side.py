@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.model_process import ModelProcess
-from devices.timing import Schedule
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.timing import Schedule
 
 TURN = Schedule(warmup_s=0.02, warmup_runs=5, duration_s=0.05, min_runs=20)
 FASTEST = 10

@@ -18,8 +18,8 @@ import numpy as np
 from devices.errors import DeviceError
 from devices.latency import measure
 from devices.machine import cores
-from devices.pool import ModelPool
-from devices.timing import Schedule
+from devices.runtimes.pool import ModelPool
+from devices.runtimes.timing import Schedule
 from edgenet.artifact import Attempt, Format
 from edgenet.verify import agree
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from devices.model_file import sha256
+from devices.runtimes.model_file import sha256
 from edgenet.artifact import Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.labels import Labels

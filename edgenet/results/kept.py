@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.model_file import SUFFIXES, sha256
+from devices.runtimes.model_file import SUFFIXES, sha256
 from devices.statistics import bootstrap_ci95
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.results.database import opened, results_file, storable

@@ -19,7 +19,7 @@ import numpy as np
 
 from devices.errors import DeviceError
 from devices.latency import Latency, Repetition
-from devices.model_file import sha256
+from devices.runtimes.model_file import sha256
 from edgenet import artifact
 from edgenet.errors import EdgenetError
 from edgenet.results.database import insert, opened, transaction, update

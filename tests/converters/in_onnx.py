@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from devices.onnx_runtime import EXACT, is_exact_alone_here
+from devices.runtimes.onnx_runtime import EXACT, is_exact_alone_here
 
 
 def opened(file: bytes | Path) -> onnxruntime.InferenceSession:

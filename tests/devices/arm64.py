@@ -19,10 +19,10 @@ from typing import IO
 
 import pytest
 
-from devices.bundle_parts import Part, fetch, read_part
 from devices.child import exchange
 from devices.errors import BundleError, CommandTimeout, DeviceLost
-from devices.shell import DEFAULT_TIMEOUT_S, Result, pull_file, push_archive, result, script
+from devices.native.bundle_parts import Part, fetch, read_part
+from devices.shells.shell import DEFAULT_TIMEOUT_S, Result, pull_file, push_archive, result, script
 
 # qemu 7.2's default, a processor with every extension, computes int8 wrongly: 994 of 1000 outputs differ.
 PROCESSOR = "cortex-a72"

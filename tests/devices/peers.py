@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.local import LocalShell
-from devices.shell import Shell
+from devices.shells.local import LocalShell
+from devices.shells.shell import Shell
 
 from .sshd import Sshd
 

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from devices.bundle_parts import Part, fetch, read_part
 from devices.errors import BundleError
+from devices.native.bundle_parts import Part, fetch, read_part
 
 from . import arm64
 from .peers import comes

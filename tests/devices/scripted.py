@@ -9,7 +9,7 @@ import numpy as np
 
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
-from devices.timing import Run, Schedule
+from devices.runtimes.timing import Run, Schedule
 
 COOL = DeviceState(
     load_1m=0.1,

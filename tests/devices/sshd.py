@@ -21,7 +21,7 @@ from types import TracebackType
 
 import pytest
 
-from devices.ssh import SshShell
+from devices.shells.ssh import SshShell
 
 
 class Sshd:

@@ -13,16 +13,17 @@ from typing import NoReturn
 import pytest
 
 from devices import bench as bench_module
-from devices import bundle, registry
+from devices import registry
 from devices.bench import NativeBench, PythonBench, open_bench
 from devices.device import probe
 from devices.errors import DeviceBusy
-from devices.local import LocalShell
-from devices.lock import DeviceLock
-from devices.place import local_place
+from devices.native import bundle
+from devices.native.place import local_place
 from devices.profile import find
-from devices.store import Put, Store
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
+from devices.shells.local import LocalShell
+from devices.shells.lock import DeviceLock
+from devices.shells.store import Put, Store
 
 from .boards import pi4, pixel6
 from .peers import small_disk

@@ -13,9 +13,9 @@ from devices import check, registry
 from devices.check import Check, examine, look, survey
 from devices.device import DeviceInfo, probe
 from devices.errors import DeviceLost, ProfileError
-from devices.local import LocalShell
 from devices.registry import LOCAL, Target
-from devices.shell import Shell
+from devices.shells.local import LocalShell
+from devices.shells.shell import Shell
 
 from .boards import pi4, pi5, pixel6, write
 from .peers import small_disk

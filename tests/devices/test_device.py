@@ -13,8 +13,8 @@ import pytest
 from devices.cpuinfo import Cluster, cpu_numbers, part_of_midr, read_cpuinfo
 from devices.device import Android, DeviceInfo, DeviceState, Lines, probe, read_state, state
 from devices.errors import DeviceUnfit
-from devices.local import LocalShell
 from devices.machine import cpu_model, isa_features, machine_state
+from devices.shells.local import LocalShell
 
 from .boards import pi4, pi5, pixel6, programs, write
 from .peers import PEERS

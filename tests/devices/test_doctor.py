@@ -12,7 +12,7 @@ import pytest
 from devices import doctor
 from devices.doctor import Check, examine, opencv
 from devices.machine import cpu_model, isa_features, machine_state
-from devices.probes import PROBES
+from devices.runtimes.probes import PROBES
 
 from .tiny_models import tiny_onnx, tiny_tflite, write
 

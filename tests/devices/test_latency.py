@@ -16,7 +16,7 @@ from devices.latency import RETRIES, Latency, measure, speedup
 from devices.patience import COOL_DOWN, RETURN_S, TRY_EVERY_S
 from devices.profile import CoolDown, find
 from devices.repetition import Repetition, fault
-from devices.timing import Run, Schedule
+from devices.runtimes.timing import Run, Schedule
 
 from .scripted import COOL, Board, run
 from .tiny_models import tiny_onnx, tiny_tflite, write

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.bundle import runner_path
-from devices.onnx_runtime import is_exact_alone
-from devices.runtime import TensorInfo, example_input, output_hash
+from devices.native.bundle import runner_path
+from devices.runtimes.onnx_runtime import is_exact_alone
+from devices.runtimes.runtime import TensorInfo, example_input, output_hash
 
 from .test_runner import QUICK, installed
 from .tiny_models import heavy_onnx, write
@@ -21,8 +21,8 @@ from .tiny_models import heavy_onnx, write
 PYTHON = """
 import sys
 from pathlib import Path
-from devices import onnx_runtime
-from devices.runtime import output_hash
+from devices.runtimes import onnx_runtime
+from devices.runtimes.runtime import output_hash
 if sys.argv[2:]:  # qemu shows programs the /proc/cpuinfo of the processor that it runs on itself
     onnx_runtime.isa_features = lambda: tuple(sys.argv[2:])
 session = onnx_runtime.OnnxSession(Path(sys.argv[1]), 1)  # it has run the example

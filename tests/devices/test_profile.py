@@ -11,8 +11,8 @@ import devices.profile
 from devices.cpuinfo import ISA_FEATURES, Cluster
 from devices.device import DeviceInfo, probe
 from devices.errors import ProfileError
-from devices.local import LocalShell
 from devices.profile import against_published, cpus_for, find, load, matching, profiles, unusual_threads
+from devices.shells.local import LocalShell
 
 from .boards import pi4, pi5, pixel6, programs, write
 

@@ -10,8 +10,8 @@ import pytest
 
 from devices import registry
 from devices.errors import ProfileError, UnknownDevice
-from devices.local import LocalShell
 from devices.registry import LOCAL, Target
+from devices.shells.local import LocalShell
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.bundle import runner_path
-from devices.bundle_parts import Part, fetch, read_part
 from devices.errors import BundleError, RuntimeMissing
-from devices.model_process import ModelProcess
-from devices.place import local_place
-from devices.runtime import TensorInfo, example_input, output_hash
-from devices.timing import Schedule
+from devices.native.bundle import runner_path
+from devices.native.bundle_parts import Part, fetch, read_part
+from devices.native.place import local_place
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.runtime import TensorInfo, example_input, output_hash
+from devices.runtimes.timing import Schedule
 
 from . import arm64
 from .tiny_models import endless_onnx, petabyte_onnx, tiny_onnx, tiny_tflite, write

@@ -10,7 +10,7 @@ import pytest
 
 from devices.device import DeviceInfo, probe
 from devices.errors import DeviceLost
-from devices.local import LocalShell
+from devices.shells.local import LocalShell
 from devices.steady import steady
 
 from . import boards

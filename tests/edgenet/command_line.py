@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 BRIEF = """
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
 Schedule.__init__.__defaults__ = (0.05, 2, 0.1, 5, 12.0, 5)  # in the order of its fields
 from edgenet.__main__ import main
 main()

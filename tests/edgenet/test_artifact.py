@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from devices.model_process import ModelProcess
-from devices.runtime import ModelInfo, TensorInfo
+from devices.runtimes.model_process import ModelProcess
+from devices.runtimes.runtime import ModelInfo, TensorInfo
 from edgenet import artifact
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing

@@ -23,11 +23,11 @@ from ai_edge_litert import schema_py_generated as schema
 
 from devices import registry
 from devices.bench import open_bench
-from devices.bundle import assemble
 from devices.errors import BundleError
 from devices.folders import cache_folder
 from devices.latency import Repetition, measure
-from devices.timing import Schedule
+from devices.native.bundle import assemble
+from devices.runtimes.timing import Schedule
 from tests.devices import arm64
 from tests.devices.adbd import Adbd
 from tests.devices.peers import comes, running

@@ -19,7 +19,7 @@ import pytest
 from devices import registry
 from devices.bench import NativeBench, open_bench
 from devices.latency import Repetition, measure
-from devices.timing import Schedule
+from devices.runtimes.timing import Schedule
 from edgenet.results.kept import recent
 from tests.devices.peers import comes
 from tests.devices.tiny_models import tiny_tflite, write

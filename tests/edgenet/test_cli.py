@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devices import onnx_runtime
 from devices.machine import INT8_FEATURES, isa_features
+from devices.runtimes import onnx_runtime
 from edgenet import symbols
 from edgenet.cli.bench import _save
 from edgenet.cli.onnx_here import warn_where_int8_needs_it

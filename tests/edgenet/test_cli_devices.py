@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.bundle import _key, runner_path
 from devices.check import Sighting
-from devices.local import LocalShell
-from devices.lock import DeviceLock
+from devices.native.bundle import _key, runner_path
 from devices.profile import profiles
 from devices.registry import Target
+from devices.shells.local import LocalShell
+from devices.shells.lock import DeviceLock
 from edgenet.reports.devices import sighting_json, target_json
 from edgenet.spec import ModelSpec
 from tests.devices.peers import small_disk

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from devices import registry
-from devices.lock import DeviceLock
+from devices.shells.lock import DeviceLock
 from edgenet.results.kept import recent
 from tests.devices.adbd import Adbd
 from tests.devices.peers import comes, running, small_disk

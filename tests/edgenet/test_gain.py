@@ -13,8 +13,8 @@ from devices import registry
 from devices.bench import Facts, open_bench
 from devices.errors import ModelCrashed
 from devices.latency import Latency, measure
-from devices.native import OperatorTime
-from devices.timing import Schedule
+from devices.native.runner import OperatorTime
+from devices.runtimes.timing import Schedule
 from edgenet import artifact
 from edgenet.benchmarking import EXPLAINED, benchmark
 from edgenet.gain import gain_of, outside, why

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from devices.errors import DeviceError
-from devices.runtime import TensorInfo
+from devices.runtimes.runtime import TensorInfo
 from edgenet import artifact, prove
 from edgenet.artifact import Artifact, Source
 from edgenet.errors import EdgenetError, UsageError

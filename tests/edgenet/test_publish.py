@@ -24,7 +24,7 @@ RACE = """
 import multiprocessing, sys
 from dataclasses import replace
 from pathlib import Path
-from devices.model_file import sha256
+from devices.runtimes.model_file import sha256
 from edgenet import artifact, publish
 from edgenet.camera.classifier import default_model
 

@@ -30,7 +30,7 @@ def become(order: dict[str, Any]) -> None:
 
         machine.cores = lambda: 1  # the others are busy with other tests; the demo has them all
     if order["arguments"][0] in ("demo", "quantize"):
-        from devices.timing import Schedule
+        from devices.runtimes.timing import Schedule
         from edgenet.int8 import trial
 
         trial.QUICK = Schedule(warmup_s=0, duration_s=0.05, min_runs=5, repetitions=1)  # of files that are tried

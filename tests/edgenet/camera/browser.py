@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devices.model_process import ModelProcess
+from devices.runtimes.model_process import ModelProcess
 from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Answer, Controls, Frame, Ranked, Stats, Trouble, Update

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.errors import DeviceError, ModelCrashed, ModelUnreadable
-from devices.model_process import ModelProcess
+from devices.runtimes.model_process import ModelProcess
 from edgenet import prove
 from edgenet.camera.classifier import FileClassifier, default_model, sibling
 from edgenet.errors import EdgenetError, UsageError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.model_process import ModelProcess
+from devices.runtimes.model_process import ModelProcess
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Update
 from edgenet.camera.web.server import WebView

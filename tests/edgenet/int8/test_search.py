@@ -16,7 +16,7 @@ from PIL import Image
 
 from converters.int8 import clipping, correct, distill, islands, prepare
 from converters.int8.costs import noise_alone
-from devices.model_process import ModelProcess
+from devices.runtimes.model_process import ModelProcess
 from edgenet.artifact import Artifact, Attempt, Source
 from edgenet.dataset import batches
 from edgenet.image import Preprocessing

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from devices.device import Android, DeviceState, probe
 from devices.latency import Latency, measure
-from devices.local import LocalShell
-from devices.native import OperatorTime
+from devices.native.runner import OperatorTime
 from devices.profile import Published, find
+from devices.runtimes.timing import Schedule
+from devices.shells.local import LocalShell
 from devices.statistics import Ratio
-from devices.timing import Schedule
 from edgenet.benchmarking import Profile, Row, benchmark
 from edgenet.cli.bench import _judge
 from edgenet.conditions import conditions

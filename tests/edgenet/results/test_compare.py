@@ -20,7 +20,7 @@ from rich.table import Table
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.latency import Latency, measure
-from devices.timing import Run, Schedule
+from devices.runtimes.timing import Run, Schedule
 from edgenet.benchmarking import Row
 from edgenet.cli.terminal import _plain
 from edgenet.errors import EdgenetError, GateMissed, UsageError

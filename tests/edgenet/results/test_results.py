@@ -21,7 +21,7 @@ import pytest
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.latency import Latency, Repetition, measure
-from devices.timing import Run, Schedule
+from devices.runtimes.timing import Run, Schedule
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.reports.results import recorded_json
 from edgenet.results import database
@@ -178,7 +178,7 @@ import numpy as np
 from devices.bench import Facts, Timed
 from devices.device import DeviceState
 from devices.latency import measure
-from devices.timing import Run, Schedule
+from devices.runtimes.timing import Run, Schedule
 from edgenet.results.recorder import Recorder
 
 STATE = DeviceState(None, None, None, None, None, None)

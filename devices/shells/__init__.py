@@ -1,0 +1,1 @@
+"""Ways to reach a device: a shell and its files, here, over ssh or adb; what is kept there, and who has it now."""
