@@ -34,9 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgenet.camera.classifier import Classifier, FileClassifier, default_model
 from edgenet.camera.frame import Controls, Frame, Sink, Slot, Source, Stats, Update
-from edgenet.camera.overlay import Painter
 from edgenet.camera.pipeline import Pipeline
-from edgenet.camera.sources import open_source
+from edgenet.camera.sinks.overlay import Painter
+from edgenet.camera.sources.opening import open_source
 from edgenet.camera.web.broadcast import encode
 from edgenet.camera.web.server import WebView
 from edgenet.image import fit

@@ -16,9 +16,9 @@ from camera_sides import Goals
 
 from edgenet import prove
 from edgenet.dataset import batches, image_files
+from tests.edgenet.camera.sinks.test_recording import frames_of
 from tests.edgenet.camera.started import Started, lines
 from tests.edgenet.camera.test_cli_camera import lossless
-from tests.edgenet.camera.test_recording import frames_of
 
 
 def ctrl_c(url: str, goals: Goals, seconds: float = 5.0) -> None:

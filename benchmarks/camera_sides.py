@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgenet.camera.classifier import Classifier, FileClassifier, Scores
 from edgenet.camera.frame import Update
-from edgenet.camera.overlay import Painter
+from edgenet.camera.sinks.overlay import Painter
 from edgenet.image import Pixels
 from tests.edgenet.camera.mjpeg_camera import age_ms
 

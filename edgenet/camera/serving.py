@@ -6,10 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from edgenet.camera.browser_source import FrameInbox
 from edgenet.camera.classifier import FileClassifier
 from edgenet.camera.frame import Controls
 from edgenet.camera.phone import PhonePage
+from edgenet.camera.sources.browser import FrameInbox
 from edgenet.camera.web.routes import InPage
 from edgenet.camera.web.security import is_loopback
 from edgenet.camera.web.server import WebView

@@ -12,22 +12,22 @@ from typing import Any
 
 from devices import doctor
 from devices.machine import cores
-from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import FileClassifier, default_model
 from edgenet.camera.clock import Clock
 from edgenet.camera.frame import Controls, Sink, Source, Stats
 from edgenet.camera.leaving import leaving
-from edgenet.camera.log import Log
 from edgenet.camera.opencv import opencv
-from edgenet.camera.overlay import Painter
 from edgenet.camera.pipeline import Pipeline
-from edgenet.camera.recording import Recording
 from edgenet.camera.serving import serve
 from edgenet.camera.settings import Settings
-from edgenet.camera.stills import Stills
-from edgenet.camera.terminal_view import TerminalView
+from edgenet.camera.sinks.log import Log
+from edgenet.camera.sinks.overlay import Painter
+from edgenet.camera.sinks.recording import Recording
+from edgenet.camera.sinks.stills import Stills
+from edgenet.camera.sinks.terminal_view import TerminalView
+from edgenet.camera.sinks.window import DisplayProbe, Window
+from edgenet.camera.sources.browser import BrowserSource
 from edgenet.camera.web.server import WebView
-from edgenet.camera.window import DisplayProbe, Window
 from edgenet.camera.wishes import View, Voice, Wishes
 from edgenet.errors import EdgenetError, SourceError
 
@@ -220,7 +220,7 @@ def _classifier(wishes: Wishes, voice: Voice) -> FileClassifier:
 
 
 def _source(wishes: Wishes) -> Source:
-    from edgenet.camera.sources import first_camera, open_source
+    from edgenet.camera.sources.opening import first_camera, open_source
 
     if wishes.browsers_camera:
         return BrowserSource()

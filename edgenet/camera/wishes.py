@@ -86,10 +86,11 @@ class Wishes:
 
     def _read(self) -> list[tuple[str, Path]]:
         """Return the files that are read, and what each is."""
-        from edgenet.camera import classifier, sources
+        from edgenet.camera import classifier
+        from edgenet.camera.sources import opening
 
         model = classifier.read_of(self.file or classifier.default_model())
-        source = sources.read_of(self.source) if self.source else ()
+        source = opening.read_of(self.source) if self.source else ()
         tls = (("--tls-cert", self.tls.certificate), ("--tls-key", self.tls.key)) if self.tls else ()
         given = (("--labels", self.labels_file), *tls)
         return [

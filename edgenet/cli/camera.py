@@ -54,7 +54,7 @@ class Voice:
 def _at_once(verb: Callable[P, None]) -> Callable[P, None]:
     """End the process without waiting for a thread that a stalled camera keeps in its driver's code.
 
-    Everything else has been closed by then. Ending as usual would have to wait: see edgenet.camera.live_source.
+    Everything else has been closed by then. Ending as usual would have to wait: see edgenet.camera.sources.live.
     """
 
     @functools.wraps(verb)
@@ -70,7 +70,7 @@ def _at_once(verb: Callable[P, None]) -> Callable[P, None]:
 
 
 def _leave(code: int) -> None:
-    live_source = sys.modules.get("edgenet.camera.live_source")
+    live_source = sys.modules.get("edgenet.camera.sources.live")
     if live_source is not None and not live_source.ended():
         terminal.end(code)
 

@@ -9,8 +9,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-from edgenet.camera.browser_source import MAX_JPEG_BYTES, FrameInbox
 from edgenet.camera.frame import Controls, Update
+from edgenet.camera.sources.browser import MAX_JPEG_BYTES, FrameInbox
 from edgenet.camera.web.broadcast import MAX_VIEWERS, Broadcast
 from edgenet.camera.web.routes import InPage, Routes
 from edgenet.camera.web.security import Guard, Tls, is_loopback, new_token, reachable

@@ -19,8 +19,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from edgenet.camera.browser_source import FrameInbox
 from edgenet.camera.frame import Controls, Frame
+from edgenet.camera.sources.browser import FrameInbox
 from edgenet.camera.web.broadcast import Broadcast, Full, Shown
 
 if TYPE_CHECKING:

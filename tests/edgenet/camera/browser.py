@@ -23,9 +23,9 @@ import pytest
 from PIL import Image
 
 from devices.runtimes.model_process import ModelProcess
-from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Answer, Controls, Frame, Ranked, Stats, Trouble, Update
+from edgenet.camera.sources.browser import BrowserSource
 from edgenet.camera.web.server import WebView
 from edgenet.image import Pixels, Preprocessing, fit
 from edgenet.symbols.generate import render

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgenet.camera.browser_source import FrameInbox
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls, Update
+from edgenet.camera.sources.browser import FrameInbox
 from edgenet.camera.web import broadcast
 from edgenet.camera.web.server import WebView
 from edgenet.symbols.glyphs import LABELS

@@ -33,8 +33,8 @@ from tests.edgenet.conftest import Edgenet
 
 from .browser import own_certificate
 from .mjpeg_camera import MjpegCamera
+from .sinks.test_recording import frames_of
 from .started import Started, lines
-from .test_recording import frames_of
 
 
 @pytest.fixture(scope="module")

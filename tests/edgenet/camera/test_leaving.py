@@ -22,8 +22,8 @@ from edgenet.camera.leaving import leaving
 from edgenet.endings import when_asked_to_end
 
 from .mjpeg_camera import MjpegCamera
+from .sources.test_v4l2 import Device
 from .started import Started, lines
-from .test_v4l2_source import Device
 
 _PICAMERA2 = """
 import time, numpy as np

@@ -20,12 +20,12 @@ from edgenet.camera.clock import Clock, Thermometer
 from edgenet.camera.frame import Controls, Sink, Source, Stats, Update
 from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.settings import Region, Settings
-from edgenet.camera.sources import open_source
+from edgenet.camera.sources.opening import open_source
 from edgenet.errors import EdgenetError, SourceError, UsageError
 from edgenet.image import Pixels
 
+from .sources.test_file import UNEVEN, uneven
 from .stand_ins import Camera, Clip, Model, Watcher, picture
-from .test_file_source import UNEVEN, uneven
 
 MS = 1_000_000
 

@@ -23,10 +23,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from edgenet import artifact
-from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
 from edgenet.camera.opencv import decode_jpeg
+from edgenet.camera.sources.browser import BrowserSource
 from edgenet.camera.web import broadcast, server
 from edgenet.camera.web.broadcast import encode
 from edgenet.camera.web.server import WebView

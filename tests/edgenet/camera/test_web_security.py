@@ -19,9 +19,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from edgenet.camera.browser_source import BrowserSource
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
+from edgenet.camera.sources.browser import BrowserSource
 from edgenet.camera.web import security, server
 from edgenet.camera.web.routes import page_files
 from edgenet.camera.web.security import Tls

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from edgenet.camera.frame import Frame, Trouble
-from edgenet.camera.live_source import LiveSource
-from edgenet.camera.sources import open_source
+from edgenet.camera.sources.live import LiveSource
+from edgenet.camera.sources.opening import open_source
 from edgenet.errors import SourceError
 
 from .mjpeg_camera import PASSWORD

@@ -15,17 +15,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edgenet.camera import ffmpeg_camera
-from edgenet.camera.address import Address
-from edgenet.camera.ffmpeg_camera import FfmpegCamera
 from edgenet.camera.frame import Frame
-from edgenet.camera.live_source import LiveSource
 from edgenet.camera.opencv import decode_jpeg
+from edgenet.camera.sources import ffmpeg
+from edgenet.camera.sources.address import Address
+from edgenet.camera.sources.ffmpeg import FfmpegCamera
+from edgenet.camera.sources.live import LiveSource
 from edgenet.errors import SourceError
-
-from .mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
-from .test_file_source import clip, picture
-from .watching import NOTICED_S, SMALL, Watch, refusal, watching
+from tests.edgenet.camera.mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
+from tests.edgenet.camera.sources.test_file import clip, picture
+from tests.edgenet.camera.watching import NOTICED_S, SMALL, Watch, refusal, watching
 
 _MULTIPART = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=x\r\n\r\n"
 
@@ -315,10 +314,10 @@ def test_no_setting_of_ffmpeg_stays_behind(camera: MjpegCamera, monkeypatch: pyt
 
 _LEFT_OPEN = """
 import sys, threading
-from edgenet.camera.address import Address
-from edgenet.camera.ffmpeg_camera import FfmpegCamera
+from edgenet.camera.sources.address import Address
+from edgenet.camera.sources.ffmpeg import FfmpegCamera
 from edgenet.camera.frame import Frame
-from edgenet.camera.live_source import LiveSource
+from edgenet.camera.sources.live import LiveSource
 source = LiveSource(FfmpegCamera(Address.parse(sys.argv[1])))
 next(source.frames(threading.Event()))
 print("seen", flush=True)
@@ -374,7 +373,7 @@ def test_what_a_decoder_held_in_a_pause_is_left_out_and_a_pictures_time_is_befor
 ) -> None:
     capture = Capture(0.4, 0, 0.4, 0, 0)  # the first may take long: nothing was held before it
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
-    monkeypatch.setattr(ffmpeg_camera, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(ffmpeg, "TIMEOUT_S", 0.3)
     camera = FfmpegCamera(Address.parse("tcp://127.0.0.1:9"))
     camera.open()
     shots = [camera.read() for _ in range(4)]

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgenet.camera.sources import open_source
-
-from . import rtsp_server
-from .mjpeg_camera import MjpegCamera, age_ms
-from .rtsp_server import RtspServer
-from .watching import NOTICED_S, SMALL, Watch, refusal, watching
+from edgenet.camera.sources.opening import open_source
+from tests.edgenet.camera import rtsp_server
+from tests.edgenet.camera.mjpeg_camera import MjpegCamera, age_ms
+from tests.edgenet.camera.rtsp_server import RtspServer
+from tests.edgenet.camera.watching import NOTICED_S, SMALL, Watch, refusal, watching
 
 
 @pytest.fixture

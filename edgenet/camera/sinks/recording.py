@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgenet.camera.frame import Update
-from edgenet.camera.overlay import Painter
+from edgenet.camera.sinks.overlay import Painter
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels
 

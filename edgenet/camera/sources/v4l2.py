@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edgenet.camera.live_source import STALLED_S, LiveSource, Lost, Shot
 from edgenet.camera.opencv import decode_jpeg, environment, opencv, to_bgr
+from edgenet.camera.sources.live import STALLED_S, LiveSource, Lost, Shot
 from edgenet.errors import SourceError
 from edgenet.image import Pixels
 

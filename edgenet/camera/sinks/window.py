@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgenet.camera.frame import Controls, Update
-from edgenet.camera.overlay import Painter
+from edgenet.camera.sinks.overlay import Painter
 
 KEYS = "q quit · space pause · m mirror · r rotate · s save · p precision"
 

@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edgenet.camera.file_source import ClipSource
 from edgenet.camera.frame import Frame, Source, Trouble
-from edgenet.camera.sources import open_source
+from edgenet.camera.sources.file import ClipSource
+from edgenet.camera.sources.opening import open_source
 from edgenet.errors import SourceError
 from edgenet.image import Pixels, decode
-
-from .mjpeg_camera import draw_stamp, read_stamp
+from tests.edgenet.camera.mjpeg_camera import draw_stamp, read_stamp
 
 
 def everything(source: Source) -> tuple[list[Frame], list[str]]:

@@ -7,9 +7,9 @@ import socket
 import time
 from typing import Any
 
-from edgenet.camera.address import TIMEOUT_S, Address, Peers, hang_up, login_refused, no_such_path, unreachable
-from edgenet.camera.live_source import Lost, Shot
 from edgenet.camera.opencv import environment, opencv, to_bgr
+from edgenet.camera.sources.address import TIMEOUT_S, Address, Peers, hang_up, login_refused, no_such_path, unreachable
+from edgenet.camera.sources.live import Lost, Shot
 
 # Without nobuffer and fpsprobesize a stream begins with what was read to guess its rate, or loses its first key frame
 # to that: a second or two, either way. RTSP over TCP, because a lost UDP packet smears the picture until the next one.

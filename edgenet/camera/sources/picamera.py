@@ -7,9 +7,9 @@ import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from edgenet.camera.live_source import LiveSource, Lost, Shot
 from edgenet.camera.opencv import to_bgr
-from edgenet.camera.v4l2_source import SIZE
+from edgenet.camera.sources.live import LiveSource, Lost, Shot
+from edgenet.camera.sources.v4l2 import SIZE
 from edgenet.errors import SourceError
 
 _TIMEOUT_S = 2.0

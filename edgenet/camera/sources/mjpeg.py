@@ -17,8 +17,8 @@ import urllib.request
 from email.message import Message
 from typing import IO, Any, Protocol, cast
 
-from edgenet.camera.address import TIMEOUT_S, Address, Peers, hang_up, login_refused, no_such_path, unreachable
-from edgenet.camera.live_source import SLACK_S, Lost, Shot
+from edgenet.camera.sources.address import TIMEOUT_S, Address, Peers, hang_up, login_refused, no_such_path, unreachable
+from edgenet.camera.sources.live import SLACK_S, Lost, Shot
 
 _MAX_LINE = 8192
 _MAX_PICTURE = 64 << 20  # bytes

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from edgenet.camera.frame import Update
-from edgenet.camera.log import Log
-from edgenet.camera.stills import Stills
+from edgenet.camera.sinks.log import Log
+from edgenet.camera.sinks.stills import Stills
 from edgenet.image import decode
-
-from .stand_ins import picture, update
-from .started import lines
+from tests.edgenet.camera.stand_ins import picture, update
+from tests.edgenet.camera.started import lines
 
 # The log.
 

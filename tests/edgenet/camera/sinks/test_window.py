@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 
 from edgenet.camera.frame import Controls
-from edgenet.camera.window import DisplayProbe, press
+from edgenet.camera.sinks.window import DisplayProbe, press
 from edgenet.image import decode
-
-from .mjpeg_camera import MjpegCamera
-from .started import Started, lines
+from tests.edgenet.camera.mjpeg_camera import MjpegCamera
+from tests.edgenet.camera.started import Started, lines
 
 
 def no_windows() -> bool:

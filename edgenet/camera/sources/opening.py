@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from edgenet.camera.file_source import files_of, open_file
 from edgenet.camera.frame import Source
-from edgenet.camera.picamera_source import open_picamera
-from edgenet.camera.url_source import open_url
-from edgenet.camera.v4l2_source import open_device
+from edgenet.camera.sources.file import files_of, open_file
+from edgenet.camera.sources.picamera import open_picamera
+from edgenet.camera.sources.url import open_url
+from edgenet.camera.sources.v4l2 import open_device
 from edgenet.errors import SourceError
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")  # two letters at least: C:/ is a path

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from edgenet.camera.live_source import Lost
+from edgenet.camera.sources.live import Lost
 from edgenet.errors import SourceError
 
 TIMEOUT_S = 2.0  # for whatever a camera shall answer

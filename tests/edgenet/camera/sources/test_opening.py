@@ -13,17 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edgenet.camera import live_source
-from edgenet.camera.address import Address
 from edgenet.camera.frame import Frame
 from edgenet.camera.jpeg import jpeg_pixels
-from edgenet.camera.live_source import LiveSource, Lost, Shot
 from edgenet.camera.opencv import decode_jpeg, environment, shrink, to_bgr
-from edgenet.camera.sources import first_camera, open_source
+from edgenet.camera.sources import live
+from edgenet.camera.sources.address import Address
+from edgenet.camera.sources.live import LiveSource, Lost, Shot
+from edgenet.camera.sources.opening import first_camera, open_source
 from edgenet.errors import SourceError
-
-from .mjpeg_camera import read_stamp
-from .test_file_source import picture, refusal
+from tests.edgenet.camera.mjpeg_camera import read_stamp
+from tests.edgenet.camera.sources.test_file import picture, refusal
 
 # What every camera shares
 
@@ -124,9 +123,9 @@ class Flickering:
 
 
 def test_a_lost_camera_is_tried_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_source, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(live_source, "LAST_RETRY_S", 0.2)
-    monkeypatch.setattr(live_source, "STALLED_S", 0.1)  # it is lost, and not silent too
+    monkeypatch.setattr(live, "FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(live, "LAST_RETRY_S", 0.2)
+    monkeypatch.setattr(live, "STALLED_S", 0.1)  # it is lost, and not silent too
     camera = Flickering(gone=5)
     source = LiveSource(camera)
     said, frames = [], []
@@ -273,7 +272,8 @@ def test_no_camera_at_all_says_what_was_tried() -> None:
 
 
 def test_nothing_heavy_is_imported_for_it() -> None:
-    code = "import edgenet.camera.sources, sys; print({'cv2', 'tensorflow', 'picamera2', 'keras'} & set(sys.modules))"
+    heavy = {"cv2", "tensorflow", "picamera2", "keras"}
+    code = f"import edgenet.camera.sources.opening, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

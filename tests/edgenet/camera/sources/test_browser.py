@@ -9,11 +9,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from edgenet.camera import browser_source
-from edgenet.camera.browser_source import MAX_JPEG_BYTES, BrowserSource
 from edgenet.camera.frame import Frame, Trouble
-
-from .browser import jpeg
+from edgenet.camera.sources import browser
+from edgenet.camera.sources.browser import MAX_JPEG_BYTES, BrowserSource
+from tests.edgenet.camera.browser import jpeg
 
 RED = np.full((48, 64, 3), (250, 10, 10), np.uint8)  # RGB
 
@@ -98,7 +97,7 @@ def test_a_damaged_picture_is_dropped_and_counted_and_the_next_one_comes() -> No
 
 
 def test_silence_is_said_once_and_ends_with_the_next_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser_source, "_SILENT_S", 0.3)
+    monkeypatch.setattr(browser, "_SILENT_S", 0.3)
     source, stop = BrowserSource(), threading.Event()
     frames = source.frames(stop)
     first = next(frames)

@@ -17,18 +17,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgenet.camera import recording as recording_module
 from edgenet.camera.frame import Sink
-from edgenet.camera.log import Log
-from edgenet.camera.overlay import Painter
-from edgenet.camera.recording import Recording
-from edgenet.camera.sources import open_source
+from edgenet.camera.sinks import recording as recording_module
+from edgenet.camera.sinks.log import Log
+from edgenet.camera.sinks.overlay import Painter
+from edgenet.camera.sinks.recording import Recording
+from edgenet.camera.sources.opening import open_source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels
-
-from .stand_ins import Camera, Clip, Model, Watcher, picture, update
-from .test_file_source import uneven
-from .test_pipeline import Running, run
+from tests.edgenet.camera.sources.test_file import uneven
+from tests.edgenet.camera.stand_ins import Camera, Clip, Model, Watcher, picture, update
+from tests.edgenet.camera.test_pipeline import Running, run
 
 
 def frames_of(path: Path) -> tuple[list[Pixels], float]:
@@ -250,9 +249,9 @@ FULL = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from edgenet.camera.overlay import Painter
-from edgenet.camera.recording import Recording
-from edgenet.camera.sources import open_source
+from edgenet.camera.sinks.overlay import Painter
+from edgenet.camera.sinks.recording import Recording
+from edgenet.camera.sources.opening import open_source
 from tests.edgenet.camera.stand_ins import update
 said = []
 recording = Recording(Path(sys.argv[1]), Painter(), live=sys.argv[2] == "live", failed=said.append)
@@ -263,7 +262,7 @@ while not said and number < 3000:
     time.sleep(0.01 if sys.argv[2] == "live" else 0)
 recording.show(update(np.zeros((720, 1280, 3), np.uint8), number))
 recording.close()
-from tests.edgenet.camera.test_recording import frames_of
+from tests.edgenet.camera.sinks.test_recording import frames_of
 print(len(said), len(frames_of(Path(sys.argv[1]))[0]), said[0])
 """
 
@@ -335,8 +334,9 @@ def test_a_name_that_is_taken_meanwhile_is_one_line_and_the_recording_is_left(tm
 @pytest.mark.skipif(not shutil.which("strace"), reason="for system calls: apt install strace")
 def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from edgenet.camera.overlay import Painter; "
-        "from edgenet.camera.recording import Recording; from tests.edgenet.camera.stand_ins import picture, update; "
+        "import sys; from pathlib import Path; from edgenet.camera.sinks.overlay import Painter; "
+        "from edgenet.camera.sinks.recording import Recording; "
+        "from tests.edgenet.camera.stand_ins import picture, update; "
         "one = Recording(Path(sys.argv[1]), Painter(), live=False); one.show(update(picture(9, 320, 240))); one.close()"
     )
     traced = ["strace", "-f", "-e", "trace=fsync,rename", "-o", tmp_path / "calls"]
@@ -348,7 +348,7 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
 LOG = """
 import sys
 from pathlib import Path
-from edgenet.camera.log import Log
+from edgenet.camera.sinks.log import Log
 from tests.edgenet.camera.stand_ins import picture, update
 said = []
 log = Log(Path("/mnt/seen.jsonl"), said.append)

@@ -19,7 +19,7 @@ import pytest
 _WATCH = """
 import hashlib, json, sys, threading, time
 from edgenet.camera.frame import Frame
-from edgenet.camera.sources import first_camera, open_source
+from edgenet.camera.sources.opening import first_camera, open_source
 from edgenet.errors import SourceError
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()

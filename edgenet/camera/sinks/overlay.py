@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 
 from edgenet.camera.frame import Ranked, Stats, Update
-from edgenet.camera.lettering import Colour, Lettering, line_height
 from edgenet.camera.opencv import shrink
+from edgenet.camera.sinks.lettering import Colour, Lettering, line_height
 from edgenet.image import Pixels
 
 LONGEST, SHORTEST = 1280, 640

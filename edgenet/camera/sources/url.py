@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgenet.camera.address import Address
-from edgenet.camera.ffmpeg_camera import FfmpegCamera
-from edgenet.camera.http_camera import HttpCamera, OtherContentError
-from edgenet.camera.live_source import LiveSource
+from edgenet.camera.sources.address import Address
+from edgenet.camera.sources.ffmpeg import FfmpegCamera
+from edgenet.camera.sources.live import LiveSource
+from edgenet.camera.sources.mjpeg import HttpCamera, OtherContentError
 from edgenet.errors import SourceError
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "tcp", "udp", "srt")

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgenet.camera import lettering, overlay
 from edgenet.camera.frame import Answer, Frame, Ranked, Update
-from edgenet.camera.lettering import Lettering
-from edgenet.camera.overlay import RAW, RED, SMOOTHED, Painter, figures
+from edgenet.camera.sinks import lettering, overlay
+from edgenet.camera.sinks.lettering import Lettering
+from edgenet.camera.sinks.overlay import RAW, RED, SMOOTHED, Painter, figures
 from edgenet.image import Pixels
-
-from .stand_ins import picture, stats, update
+from tests.edgenet.camera.stand_ins import picture, stats, update
 
 
 def noise(width: int, height: int, seed: int = 0) -> Pixels:

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from edgenet.camera import terminal_view
 from edgenet.camera.frame import Controls, Update
-from edgenet.camera.terminal_view import TerminalView
-
-from .stand_ins import picture, stats, update
+from edgenet.camera.sinks import terminal_view
+from edgenet.camera.sinks.terminal_view import TerminalView
+from tests.edgenet.camera.stand_ins import picture, stats, update
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from edgenet.camera.frame import Controls, Update
-from edgenet.camera.overlay import figures
-from edgenet.camera.window import KEYS, press
+from edgenet.camera.sinks.overlay import figures
+from edgenet.camera.sinks.window import KEYS, press
 
 if TYPE_CHECKING:
     from rich.table import Table
