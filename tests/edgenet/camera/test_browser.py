@@ -177,6 +177,7 @@ def test_the_page_comes_back_when_the_server_does(chrome: Any) -> None:
     with serving() as first, opened(chrome, first.url) as page:
         first.show(update(0, plain(0, 0, 0), label="before"))
         page.until(f"{SHOWN} === 'before'")
+        page.evaluate("() => { window.loaded = 'once'; }")
         first.notice("saved one.png")
         page.until("document.getElementById('toast').textContent === 'saved one.png'")
         first.close()
@@ -187,6 +188,12 @@ def test_the_page_comes_back_when_the_server_does(chrome: Any) -> None:
             page.wait_for_selector("#banner", state="hidden")
             second.notice("saved two.png")
             page.until("document.getElementById('toast').textContent === 'saved two.png'")
+            assert page.evaluate("window.loaded") == "once"
+        page.until("document.getElementById('banner').textContent.includes('trying again')")
+        with serving(port=first.port, inbox=FrameInbox()) as third:  # of other options: it takes this device's camera
+            page.wait_for_selector("#camera:visible")
+            third.show(update(0, plain(0, 0, 0), label="of another run"))
+            page.until(f"{SHOWN} === 'of another run'")
 
 
 def test_a_page_that_has_shown_all_says_so_until_there_is_more(chrome: Any, tmp_path: Path) -> None:

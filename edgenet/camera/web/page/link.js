@@ -11,12 +11,14 @@ const NO_DOOR = 5000; // ms
 export class Link {
   /**
    * onState(state, jpeg | null) draws, and the next state comes after it; onTrouble(text) says "" when all is well.
-   * onEnd(whether) is told that all was shown, and that there is more again: another run at this address.
+   * onEnd(whether) is told that all was shown, and that there is more again: another run at this address. onOpen() is
+   * told whenever the server is there, which may be another run, of other options.
    */
-  constructor({ onState, onTrouble, onEnd }) {
+  constructor({ onState, onTrouble, onEnd, onOpen }) {
     this.onState = onState;
     this.onTrouble = onTrouble;
     this.onEnd = onEnd;
+    this.onOpen = onOpen;
     this.ended = false;
     this.wait = FIRST_WAIT;
     this.replies = [];
@@ -36,6 +38,7 @@ export class Link {
     this.heard = 0; // when the last message came; 0: none yet
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
+      this.onOpen().catch(() => {}); // it is gone already: there will be another time
       if (!this.pictures) this.say({ do: "pictures", wanted: false });
     };
     socket.onmessage = ({ data }) => {

@@ -12,13 +12,17 @@ const canvas = $("picture");
 const camera = new Camera();
 const draws = new Recent();
 
-/** Watch the server; canSend: it takes this device's pictures. cut: of which its model is shown a part. */
-function watch(canSend, cut) {
+/**
+ * Watch the server; canSend: it takes this device's pictures. cut: of which its model is shown a part. `onOpen` is told
+ * whenever there is a server.
+ */
+function watch({ camera: canSend, cut }, onOpen) {
   const context = canvas.getContext("2d");
   const sent = new Map(); // id of a picture of ours -> when it was taken
   const trips = new Recent();
 
   const link = new Link({
+    onOpen,
     onTrouble: (text) => showTrouble("link", text),
     onEnd: (ended) => showTrouble("end", ended ? "That was all. edgenet camera has ended." : "", false),
     async onState(state, jpeg) {
@@ -262,10 +266,13 @@ function onButton(press) {
 // After a click the space bar is the page's again; who walks with the keyboard keeps the focus.
 document.addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
 
+const configText = async () => (await fetch("config.json", { cache: "no-store" })).text();
+
 async function start() {
-  const config = await (await fetch("config.json", { cache: "no-store" })).json();
+  const began = await configText();
+  const config = JSON.parse(began);
   if (config.model) await classifyHere(config.model);
-  else watch(config.camera, config.cut);
+  else watch(config, () => configText().then((now) => now !== began && location.reload()));
 }
 
 start().catch((error) => showTrouble("page", error.message));
