@@ -140,7 +140,7 @@ class _Session:
     def _outputs(self, source: Source) -> list[Sink]:
         made: list[Sink] = []
         if self.wishes.log:
-            made.append(self._keep(Log(self.wishes.log, self._break_off)))
+            made.append(self._keep(Log(self.wishes.log, self._break_off, self.controls.quit)))
         if self.wishes.record:
             fps = float(getattr(source, "fps", 0) or 30)
             record = Recording(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import stat
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,18 +17,27 @@ from pathlib import Path
 from edgenet.camera.frame import Answer, Update
 from edgenet.errors import EdgenetError
 
+_PIECE = 4096  # bytes that a pipe with any room takes at once (PIPE_BUF)
+
 
 class Log:
     """A `Sink`: a file of JSON lines.
 
     What the file held goes when the first line comes: a run that is refused, or answers nothing, leaves it.
     failed: told, in one line, when the file takes no more; it then ends with the last line that was written whole.
-    Raises EdgenetError where it cannot be written at all.
+    quitting: set once nobody waits any more for a pipe that nobody empties. Raises EdgenetError where it cannot be
+    written at all.
     """
 
-    def __init__(self, path: Path, failed: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        failed: Callable[[str], None] = lambda _: None,
+        quitting: threading.Event | None = None,
+    ) -> None:
         self._path = path
         self._failed = failed
+        self._quitting = quitting or threading.Event()
         self._newest = -1
         self._length = 0  # of the whole lines
         try:
@@ -43,8 +56,8 @@ class Log:
         line = json.dumps(document(answer), ensure_ascii=False).encode() + b"\n"
         length = self._length + len(line)
         try:
-            while line:
-                line = line[self._file.write(line) :]
+            while line and _has_room(self._file, self._quitting):
+                line = line[self._file.write(line[:_PIECE]) :]
         except OSError as exc:
             self._cut(self._length)
             self.close()
@@ -62,6 +75,16 @@ class Log:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a pipe
                 self._file.truncate(length)
+
+
+def _has_room(file: FileIO, quitting: threading.Event) -> bool:
+    """Wait until a pipe takes a piece at once; False where somebody quits meanwhile."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return True
+    while not select.select([], [file], [], 0.1)[1]:
+        if quitting.is_set():
+            return False
+    return True
 
 
 def document(answer: Answer) -> dict[str, object]:

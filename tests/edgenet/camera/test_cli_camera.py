@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -228,6 +229,26 @@ def test_a_log_that_takes_no_more_ends_what_nobody_looks_at(camera: MjpegCamera,
         assert it.ends(15) == 1
         assert it.err.count("\n") == 1
         assert "the log ends here (No space left on device)" in it.err
+
+
+def test_a_log_into_a_pipe_that_nobody_empties_waits_for_it_and_for_ctrl_c(camera: MjpegCamera, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)  # a line or a few
+    text = b""
+    with Started(tmp_path, "--source", camera.url, "--view", "none", "--log", pipe) as it:
+        for _ in range(2):
+            it.wait(lambda: select.select([reader], [], [], 0)[0])
+            time.sleep(0.5)  # it is full now
+            text += os.read(reader, 1 << 16)
+        time.sleep(0.5)
+        it.interrupt()
+        assert it.ends(5) == 0
+    os.close(reader)
+    ids = [json.loads(line)["id"] for line in text.splitlines()]
+    assert len(ids) >= 2
+    assert ids == sorted(set(ids))
 
 
 def test_a_recording_that_breaks_off_does_not_end_the_log(camera: MjpegCamera, tmp_path: Path) -> None:
