@@ -177,6 +177,31 @@ def test_the_page_cuts_pictures_as_the_manifest_says_and_times_the_model(chrome:
     assert min(center["inference"], squash["inference"]) > 90
 
 
+def test_a_model_that_does_not_open_in_the_page_is_said_there(chrome: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.tflite"
+    file.write_bytes(default_model().read_bytes())
+    no_memory = "WebAssembly.instantiate = WebAssembly.instantiateStreaming = () => Promise.reject(Error('no memory'));"
+    with serving() as view, opened(chrome, "about:blank") as page:
+        view.in_page.use(file, artifact.load(default_model()))
+
+        def said(words: str) -> None:
+            page.goto(view.url)
+            page.until(f"document.getElementById('banner').textContent.includes({json.dumps(words)})")
+            assert page.is_visible("#banner")
+            assert not page.is_visible("#empty")  # neither is the model being loaded, nor can the camera be started
+            assert not page.is_visible("#start")
+
+        file.write_bytes(file.read_bytes()[:50_000])
+        said("The model file has changed: start edgenet camera again.")
+        view.in_page.use(file, view.in_page.known)
+        said("LiteRT.js does not take this model: ")
+        file.unlink()
+        said("The model file is gone: start edgenet camera again.")
+        view.in_page.use(default_model())
+        page.page.add_init_script(no_memory)
+        said("LiteRT.js does not start in this browser (")
+
+
 def test_a_foreign_files_logits_become_probabilities_in_the_page_as_they_do_here(chrome: Any) -> None:
     script = """async ([config, frames]) => {
         const { Classifier } = await import("/page/classifier.js");

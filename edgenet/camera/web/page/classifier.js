@@ -14,7 +14,12 @@ export class Classifier {
     const answer = await fetch("model.tflite");
     if (!answer.ok) throw new Error(`The model file ${answer.status === 409 ? "has changed" : "is gone"}: start edgenet camera again.`);
     const file = new Uint8Array(await answer.arrayBuffer());
-    await loadLiteRt("page/litert/");
+    try {
+      await loadLiteRt("page/litert/");
+    } catch (error) {
+      const cure = "use another, or start edgenet camera with --source browser in place of --in-browser";
+      throw new Error(`LiteRT.js does not start in this browser (${error.message ?? error}): ${cure}`, { cause: error });
+    }
     try {
       return new Classifier(config, await loadAndCompile(file, { accelerator: "wasm" }));
     } catch (error) {

@@ -275,4 +275,7 @@ async function start() {
   else watch(config, () => configText().then((now) => now !== began && location.reload()));
 }
 
-start().catch((error) => showTrouble("page", error.message));
+start().catch((error) => {
+  $("empty").hidden = true; // nothing is waited for
+  showTrouble("page", error.message);
+});
