@@ -36,6 +36,7 @@ def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[s
             page.wait_for_timeout(30)
         page.until(f"{SHOWN} === 'tench, Tinca tinca'")
         assert np.abs(np.subtract(pixel(page), (255, 128, 0))).max() < 10
+        assert not page.is_visible("#empty")
         assert page.inner_text("#labels li:first-child .share") == "75.0 %"
         assert page.evaluate("document.querySelector('.bar').getBoundingClientRect().width") > 100
         shown = figures(page)
@@ -59,10 +60,13 @@ def test_what_did_not_happen_took_no_time_and_a_picture_that_stays_grows_older(c
         view.show(replace(shown, stats=replace(shown.stats, age_p50_ms=6012.0, age_p95_ms=6012.0)))
         page.wait_for_selector("#labels li")
         page.until("document.getElementById('figures').textContent.includes('6012 / 6012 ms')", 5)
+        assert page.is_visible("#figures :text('temperature')")
         unknown = {"age_p50_ms": 0.0, "age_p95_ms": 0.0, "preprocess_ms": 0.0, "inference_ms": 0.0}
-        view.show(replace(shown, stats=replace(shown.stats, **unknown)))
+        view.show(replace(shown, stats=replace(shown.stats, **unknown, temperature_c=None, threads=4)))
         page.until("!document.getElementById('figures').textContent.includes('6012')")
         assert [figures(page)[name] for name in ("age p50 / p95", "preprocess", "inference")] == ["–"] * 3
+        assert not page.is_visible("#figures :text('temperature')")
+        assert page.inner_text("#model").endswith(" · 4 threads")
         for number in range(1, 9):  # what the page has drawn has an age of its own
             view.show(replace(update(number, plain(0, 0, 0)), stats=replace(shown.stats, age_p95_ms=6012.0)))
             page.wait_for_timeout(60)
@@ -155,10 +159,25 @@ def test_keys_and_buttons_do_the_same(chrome: Any) -> None:
         page.focus("[data-do=mirror]")
         page.keyboard.press(" ")  # presses the button that has the focus
         eventually(lambda: not controls.mirror)
+        page.click("[data-do=mirror]")
+        eventually(lambda: controls.mirror)
+        page.keyboard.press(" ")  # who clicked has no button in mind
+        eventually(lambda: not controls.paused)
+        assert controls.mirror
+        page.evaluate("() => addEventListener('keydown', (event) => { window.ours = event.defaultPrevented; })")
+        page.keyboard.press(" ")
+        assert page.evaluate("ours")  # and does not scroll
+        controls.rotate = 0
+        for _ in range(2):  # held down
+            page.keyboard.down("R")  # with caps lock
+        page.keyboard.up("R")
+        eventually(lambda: controls.rotate)
         controls.save.clear()
-        page.keyboard.press("Control+s")  # the browser's own
+        for press_those in ("Control+s", "Alt+s", "Meta+s"):  # the browser's own
+            page.keyboard.press(press_those)
         page.wait_for_timeout(200)
         assert controls.paused
+        assert controls.rotate == 90
         assert not controls.save.is_set()
         assert page.complaints == []
 
@@ -368,6 +387,15 @@ def test_a_picture_that_takes_longer_than_a_word_is_waited_for(chrome: Any) -> N
         assert page.evaluate("banners") == 0
 
 
+SLOW_TO_TELL = """
+    const ask = window.fetch;
+    window.fetch = async (...given) => {
+        await new Promise((resolve) => setTimeout(resolve, 1500));
+        return ask(...given).finally(() => { window.told = true; });
+    };
+"""
+
+
 def test_a_phone_that_changes_its_network_goes_on_sending(chrome: Any) -> None:
     with (
         answering(default_model(), LABELS) as (view, loop),
@@ -376,11 +404,15 @@ def test_a_phone_that_changes_its_network_goes_on_sending(chrome: Any) -> None:
     ):
         page.click("#camera")
         eventually(lambda: loop.answered > 3)
+        page.evaluate(f"() => {{ {SLOW_TO_TELL} }}")
         cable.roam()
         page.wait_for_selector("#banner")
         count = loop.answered
         eventually(lambda: loop.answered > count + 20)
         assert page.inner_text("#camera") == "Stop"
+        page.until("told")
+        page.wait_for_timeout(100)
+        assert not page.is_visible("#banner")  # why it was lost is of no interest any more
         assert json.loads(get(f"{view.url}stats.json")[2])["encoded"] < 5  # it still sees its own
 
 
@@ -442,6 +474,9 @@ def test_what_this_frame_alone_says_is_named_where_it_is_not_on_top(chrome: Any)
         assert page.inner_text("#labels li:first-child .share") == "75.0 %"
         bar = "document.querySelector('#labels .bar').style.getPropertyValue"
         assert [float(page.evaluate(f"{bar}('{name}')")) for name in ("--smoothed", "--raw-share")] == [0.75, 0.25]
+        view.show(replace(same, answer=replace(same.answer, top=(first,))))  # of another model
+        page.wait_for_selector("#labels li:nth-child(2)", state="hidden")
         view.show(update(1, plain(0, 0, 0), label="tench"))
         page.until(f"{SHOWN} === 'tench'")
         assert page.evaluate(alone) == ""
+        assert page.inner_text("#labels li:nth-child(2) .name") == "star"

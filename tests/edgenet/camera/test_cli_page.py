@@ -127,6 +127,11 @@ def test_what_buttons_do_is_told_on_the_page(chrome: Any, tmp_path: Path) -> Non
         page.until(f"{SHOWN}?.startsWith('class ')")
         picture = "document.getElementById('picture')"
         page.until(f"{picture}.width === 200 && {picture}.height === 100", 5)  # it shows what the model is shown
+        page.keyboard.press(" ")
+        page.wait_for_selector("#paused:visible")
+        page.keyboard.press("r")
+        page.until(f"{picture}.width === 100 && {picture}.height === 200", 5)  # turned once, by the server
+        page.keyboard.press(" ")
         page.keyboard.press("p")
         page.until(f"{toast}.includes('tiny.tflite has no sibling of another precision')")
         page.keyboard.press("s")
@@ -138,6 +143,8 @@ def test_in_the_browser_options_reach_the_page(chrome: Any, symbol: tuple[Path, 
     options = ("--port", "0", "--top", "2", "--mirror", "--rotate", "90", "--smooth", "0")
     with Started(tmp_path, default_model(), "--in-browser", *options) as it, opened(chrome, address(it)) as page:
         page.wait_for_selector(".mirrored")
+        assert not page.is_visible("[data-do=precision]")  # there is one file
+        page.evaluate("() => { delete HTMLVideoElement.prototype.requestVideoFrameCallback; }")  # as older Firefox
         page.click("#camera")
         page.until("document.querySelectorAll('#labels li').length === 2")
         page.until("document.getElementById('picture').height > document.getElementById('picture').width", 5)

@@ -14,7 +14,7 @@ from devices.runtimes.model_process import ModelProcess
 from edgenet import artifact
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls
-from edgenet.camera.smoothing import Smoother
+from edgenet.camera.smoothing import Smoother, ranked
 from edgenet.image import Pixels, Preprocessing, decode, fit
 from edgenet.symbols.generate import render
 
@@ -22,13 +22,13 @@ from .browser import CORNER_CAMERA, SHOWN, figures, opened, pixel, serving
 
 CANVAS_CAMERA = """
     const paper = document.createElement("canvas");
-    [paper.width, paper.height] = [320, 240];
+    [paper.width, paper.height] = [1280, 960];
     const pen = paper.getContext("2d");
     let count = 0;
     window.moving = true;
     setInterval(() => {
         pen.fillStyle = ["red", "blue"][count++ % 2];
-        if (moving) pen.fillRect(0, 0, 160, 240);
+        if (moving) pen.fillRect(0, 0, 640, 960);
     }, 100);
     navigator.mediaDevices.getUserMedia = async () => paper.captureStream();
 """
@@ -48,6 +48,7 @@ def test_in_the_page_one_loop_runs_however_often_it_is_started_and_a_stalled_cam
                 page.wait_for_timeout(150)
             page.wait_for_timeout(2500)
             assert float(figures(page)["camera rate"].split()[0]) < 15
+            assert page.evaluate("document.getElementById('picture').width") == 640  # enough for any model
             assert downloads == []
             page.evaluate("() => { moving = false; }")
             page.until("document.getElementById('banner').textContent.startsWith('No picture comes')", 6)
@@ -228,36 +229,57 @@ def test_the_page_puts_the_same_label_first_as_the_server(chrome: Any) -> None:
         const fresh = { config, average: null, answered: 0, leader: -1 };
         const classifier = Object.assign(Object.create(Classifier.prototype), fresh);
         return frames.map((scores, second) => {
-            const { index, smoothed } = classifier.rank(Float32Array.from(scores), 1000 * second).top[0];
-            return [index, smoothed];
+            const { top, raw } = classifier.rank(Float32Array.from(scores), 1000 * second);
+            return { top, raw: raw.index };
         });
     }"""
     frames = np.random.default_rng(5).random((12, 1000))
     frames *= 0.96 / frames.sum(axis=1, keepdims=True)
+    names = [str(index) for index in range(1000)]
     frames[range(12), [7] * 4 + [900] * 2 + [7] * 2 + [900] * 4] += 0.04
     with serving() as view, opened(chrome, f"{view.url}healthz") as page:
-        for smooth_s in (0.5, 2.0):
+        for smooth_s, listed in ((0, 5), (0.5, 5), (2.0, 1)):
             smoother = Smoother(smooth_s)
-            here = [smoother(row, second * 1_000_000_000) for second, row in enumerate(frames)]
-            there = page.evaluate(script, [{"smooth_s": smooth_s, "labels": [], "top": 5}, frames.tolist()])
-            assert [index for index, _ in there] == [leader for _, leader in here]
-            np.testing.assert_allclose([share for _, share in there], [mean[at] for mean, at in here], atol=1e-6)
-            assert {leader for _, leader in here} == {7, 900}
+            config = {"smooth_s": smooth_s, "labels": [], "top": listed}
+            there = page.evaluate(script, [config, frames.tolist()])
+            leaders = set()
+            for second, (row, shown) in enumerate(zip(frames, there, strict=True)):
+                mean, leader = smoother(row, second * 1_000_000_000)
+                here = ranked(row, mean, leader, names, listed)
+                assert [one["index"] for one in shown["top"]] == [one.index for one in here]
+                for of in ("raw", "smoothed"):
+                    np.testing.assert_allclose(
+                        [one[of] for one in shown["top"]], [getattr(one, of) for one in here], atol=1e-6
+                    )
+                assert shown["raw"] == row.argmax()
+                leaders.add(leader)
+            assert leaders == {7, 900}
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_litert_in_the_page_answers_what_litert_here_answers(chrome: Any, precision: str) -> None:
     file = default_model().with_name(f"symbols_{precision}.tflite")
+    freed = """async () => {
+        const { Tensor } = await import("/page/litert/litert.js");
+        const free = Tensor.prototype.delete;
+        window.freed = 0;
+        Tensor.prototype.delete = function () {
+            window.freed++;
+            free.call(this);
+        };
+    }"""
     worst, agreed = 0.0, 0
     with serving() as view, ModelProcess(file) as model:
         view.in_page.use(file)
         prep = Preprocessing(*model.info.inputs[0].shape[1:3])
         with opened(chrome, f"{view.url}healthz") as page:
+            page.evaluate(freed)
             for number in range(20):
                 pixels = fit(render(number, 77, 96), prep)
                 here, there = model.run(pixels[None])[0], scores_in_page(page, pixels)
                 worst = max(worst, float(np.abs(here - there).max()))
                 agreed += int(here.argmax() == there.argmax())
+            assert page.evaluate("window.freed") == 40  # what went in and what came out: WebAssembly has no collector
     assert agreed == 20
     assert worst < (0.05 if precision == "int8" else 1e-4)
 

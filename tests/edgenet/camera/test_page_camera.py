@@ -49,6 +49,12 @@ def test_a_browsers_camera_is_answered_by_the_server(chrome: Any, symbol: tuple[
         middle = symbol[2][240, 320].astype(int)
         assert np.abs(np.subtract(pixel(page), middle)).max() < 40  # it shows what was sent
         assert json.loads(page.evaluate("fetch('stats.json').then((r) => r.text())"))["encoded"] == 0
+        assert not page.is_visible("#flip")  # there is one
+        page.keyboard.press("r")
+        page.until("document.getElementById('picture').height > document.getElementById('picture').width", 5)
+        answered = loop.answered
+        eventually(lambda: loop.answered > answered + 3)
+        assert page.inner_text("#source") == "browser camera, 640x480"  # the server turns what it is sent
         page.click("#camera")
         assert page.inner_text("#camera").startswith("Start")
         page.until("document.getElementById('banner').textContent.includes('is gone')")
@@ -87,15 +93,18 @@ def test_a_camera_that_was_lost_is_opened_again_and_no_trouble_any_more_once_it_
 
 
 def test_without_a_camera_the_page_says_what_to_do(chrome: Any) -> None:
-    denied = "Promise.reject(new DOMException('no', 'NotAllowedError'))"
-    refused = f"() => {{ navigator.mediaDevices.getUserMedia = () => {denied}; }}"
-    absent = "() => { Object.defineProperty(navigator, 'mediaDevices', {value: undefined}); }"
-    for script, words in ((refused, "allow it"), (absent, "localhost")):
-        with answering(default_model(), LABELS) as (view, _), opened(chrome, view.url) as page:
-            page.evaluate(script)
+    refused = {"NotAllowedError": "allow it", "NotFoundError": "no camera", "NotReadableError": "Another program"}
+    with answering(default_model(), LABELS) as (view, _), opened(chrome, view.url) as page:
+        for name, words in refused.items():
+            denied = f"Promise.reject(new DOMException('no', '{name}'))"
+            page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = () => {denied}; }}")
             page.click("#camera")
             page.until(f"document.getElementById('banner').textContent.includes('{words}')")
             assert page.inner_text("#camera").startswith("Start")
+        page.evaluate("() => { Object.defineProperty(navigator, 'mediaDevices', {value: undefined}); }")
+        page.click("#camera")
+        page.until("document.getElementById('banner').textContent.includes('localhost')")
+        assert page.inner_text("#camera").startswith("Start")
 
 
 SLOW_TO_OPEN = """
@@ -108,6 +117,14 @@ SLOW_TO_OPEN = """
         window.streams.push(await open(wanted));
         return window.streams.at(-1);
     };
+"""
+UNPLUGGED = """
+    const plugged = navigator.mediaDevices.getUserMedia;
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        if (wanted.video.deviceId) throw new DOMException("no", "OverconstrainedError");
+        return plugged(wanted);
+    };
+    streams.at(-1).getTracks().forEach((track) => track.stop());
 """
 SCREEN = """
     window.locks = [];
@@ -153,14 +170,19 @@ def test_the_other_camera_is_the_next_one_or_on_a_phone_the_one_that_looks_the_o
             page.until(f"streams.length === {count}")
         used = page.evaluate("streams.map((one) => one.getVideoTracks()[0].getSettings().deviceId)")
         assert used[0] == used[2] != used[1]
+        page.evaluate(f"() => {{ {UNPLUGGED} }}")
+        page.until("streams.length === 4")  # any, where the chosen one is gone
         page.evaluate(
             "() => { MediaStreamTrack.prototype.getSettings = () => ({ facingMode: asked.at(-1) ?? 'environment' }); }"
         )
-        for count in (4, 5):
+        for count in (5, 6):
             page.click("#flip")
             page.until(f"streams.length === {count}")
-        assert page.evaluate("asked") == ["environment", None, None, "user", "environment"]
+        assert page.evaluate("asked") == ["environment", None, None, "environment", "user", "environment"]
         assert page.evaluate(LIVE) == 1
+        page.wait_for_selector("#flip:visible")
+        page.click("#camera")
+        assert not page.is_visible("#flip")
 
 
 def paused(page: Any, view: WebView, loop: Any) -> Update:
