@@ -37,6 +37,7 @@ def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[s
         page.until(f"{SHOWN} === 'tench, Tinca tinca'")
         assert np.abs(np.subtract(pixel(page), (255, 128, 0))).max() < 10
         assert not page.is_visible("#empty")
+        assert page.inner_text("#labels li:first-child .name") == "tench, Tinca tinca"
         assert page.inner_text("#labels li:first-child .share") == "75.0 %"
         assert page.evaluate("document.querySelector('.bar').getBoundingClientRect().width") > 100
         shown = figures(page)
@@ -189,6 +190,8 @@ def test_mirroring_turns_the_display_alone(chrome: Any) -> None:
         page.wait_for_selector(".mirrored")
         assert page.is_visible("#paused")
         assert page.inner_text("[data-do=pause] b") == "Resume"
+        for button in ("pause", "mirror"):
+            assert page.get_attribute(f"[data-do={button}]", "aria-pressed") == "true"
         assert "matrix(-1" in page.evaluate("getComputedStyle(document.getElementById('picture')).transform")
 
 
@@ -431,6 +434,22 @@ def test_a_page_that_finds_no_room_asks_less_and_less_often(chrome: Any, monkeyp
         page.wait_for_timeout(4000)
         assert 3 <= page.evaluate("asked") <= 5  # after .5, 1, 2 and 4 s
         assert page.is_visible("#banner")
+
+
+def test_a_door_that_does_not_open_is_knocked_at_again(chrome: Any) -> None:
+    never = """
+        window.asked = 0;
+        window.WebSocket = class { constructor() { asked++; this.readyState = 0; } close() {} };
+        WebSocket.CONNECTING = 0;
+    """
+    with serving() as view, opened(chrome, "about:blank") as page:
+        page.page.add_init_script(never)
+        page.page.clock.install()
+        page.goto(view.url)
+        page.until("window.asked === 1")
+        page.page.clock.run_for(7000)
+        page.until("window.asked === 2", 5)
+        page.until("document.getElementById('banner').textContent === 'The connection was lost: trying again'", 5)
 
 
 def test_a_notice_is_shown_for_a_moment_once(chrome: Any) -> None:
