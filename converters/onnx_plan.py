@@ -74,7 +74,9 @@ def plan(graph: Graph, wide: bool, wishes: Wishes) -> Plan:
     stems = {} if wide else {name: zero for name, zero in _stems(graph, ends, wishes).items() if name not in kept}
     outside = _front(graph, stems) | _tail(graph)
     nodes = {n.output for n in graph.nodes if n.output not in outside | kept and _can_be_integer(graph, n)}
-    absorbed = {name: end for name, end in ends.items() if name in nodes}
+    # Without a dense layer behind it, a Gemm answers logits: its integer sums become float at once.
+    logits = {n.output for n in graph.nodes if n.op == "Gemm" and read.get(n.output, [n])[0].output in outside}
+    absorbed = {name: end for name, end in ends.items() if name in nodes - logits}
     ceilings = {end: ceilings[end] for end in absorbed.values()}
     gates = {} if wide else _gates(graph, nodes, kept, wishes)
     stored = {gate.output for gate in gates.values()}
@@ -83,8 +85,7 @@ def plan(graph: Graph, wide: bool, wishes: Wishes) -> Plan:
         if node.output in nodes:
             if node.output not in stems:
                 stored.update(name for name in node.inputs if name not in graph.constants)
-            # Without a dense layer behind it, a Gemm answers logits: its integer sums become float at once.
-            if node.op != "Gemm" or read.get(node.output, [node])[0].output not in outside:
+            if node.output not in logits:
                 stored.add(absorbed.get(node.output, node.output))
         elif node.op in PASSING and node.inputs[0] in stored and node.output not in outside:
             stored.add(node.output)

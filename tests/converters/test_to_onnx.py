@@ -371,6 +371,17 @@ def test_gates_of_bytes_have_no_bias(activation: str, tmp_path: Path) -> None:
     assert abs(error.mean()) < 0.0006
 
 
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_an_activation_on_the_logits_is_not_lost(precision: Any, tmp_path: Path) -> None:
+    image = layers.Input((24, 24, 3))
+    x = layers.Conv2D(16, 3, activation="relu")(layers.Conv2D(16, 3, strides=2, activation="relu")(image))
+    logits = layers.ReLU(2.0)(layers.Dense(8, kernel_initializer="normal")(layers.Flatten()(x)))
+    model = keras.Model(image, layers.Softmax()(logits))
+    images = pictures(6, 24)
+    written(to_onnx.quantize(model, [images], **V1, precision=precision), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.01
+
+
 def test_a_dead_channel_does_not_overflow(tmp_path: Path) -> None:
     image = layers.Input((32, 32, 3))
     x = layers.Conv2D(16, 3, strides=2)(image)
