@@ -183,6 +183,7 @@ def test_no_gain_without_a_sibling_or_a_round_that_counts(latency: Latency) -> N
     sibling = dataclasses.replace(latency, path=FLOAT32, call="another")
     of = {INT8: manifest(), FLOAT32: dataclasses.replace(manifest(), precision="float32")}
     assert gain_of(one, [one, sibling], of, ()) is None
+    assert gain_of(one, [sibling, one], {INT8: manifest(), FLOAT32: None}, ()) is None
 
 
 def test_a_sibling_is_the_same_network_in_the_same_format_on_as_many_threads(latency: Latency) -> None:
