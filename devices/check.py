@@ -114,7 +114,7 @@ def examine(target: Target) -> tuple[Sighting, tuple[Check, ...]]:
         checks.append(Check("connection", False, True, seen.trouble, ""))
     if seen.info.android:
         checks += _phone(seen.info.android, target)
-    return seen, (*checks, _published(seen.profile))
+    return seen, (*checks, _published(seen.profile, seen.info))
 
 
 def _look(target: Target, more: Callable[[Shell, DeviceInfo], list[Check]]) -> tuple[Sighting, list[Check]]:
@@ -285,9 +285,12 @@ def _phone(phone: Android, target: Target) -> list[Check]:
     return checks
 
 
-def _published(profile: Profile | None) -> Check:
+def _published(profile: Profile | None, info: DeviceInfo) -> Check:
     if profile is None:
         return Check("profile", True, False, "none fits: nothing is known of it beforehand", "")
+    wrong = profiles.contradicted(profile, info)
+    if wrong:
+        return Check("profile", False, False, wrong, "edgenet devices remove it, and add it without --profile")
     count = len(profile.published)
     known = f"{count} published latencies to compare with" if count else "nobody has published latencies for it"
     return Check("profile", True, False, f"{profile.name}: {known}", "")

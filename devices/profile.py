@@ -125,6 +125,17 @@ def matching(info: DeviceInfo, known: Iterable[Profile] | None = None) -> Profil
     return next(iter(named or fitting), None)
 
 
+def contradicted(profile: Profile, info: DeviceInfo) -> str:
+    """Say so where a device tells that it is another board than its profile is for; "" where it does not tell."""
+    if _fits(profile, info):
+        return ""
+    own = matching(info)
+    if profile.arch == info.arch and not (own and (own.match.board or own.match.soc)):
+        return ""
+    right = f", whose profile is {own.name}" if own else ""
+    return f"it says that it is {info.board or info.arch}{right}, and {profile.name} was chosen"
+
+
 def cpus_for(profile: Profile | None, info: DeviceInfo, threads: int) -> tuple[int, ...]:
     """Choose the processors to measure on with so many threads; () for any.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from devices.errors import DeviceError
 from devices.latency import Failed, Latency, Repetition, measure
 from devices.machine import cores, isa_features
-from devices.profile import against_published, unusual_threads
+from devices.profile import against_published, contradicted, unusual_threads
 from devices.runtimes.model_file import check_model_file
 from devices.runtimes.timing import Schedule as Schedule
 from edgenet import artifact
@@ -68,7 +68,8 @@ class Row:
         runner: what timed it: "python" or "native".
         board: what the device is; "" where it was not asked.
         gain: over its float sibling in the same call; None where there is none.
-        published: how it compares with what others measured on such a board; "" where it compares well or nobody did.
+        published: how it compares with what others measured on such a board, or that it is another board; "" where it
+            compares well or nobody did.
         threads_note: that so many threads make no sense on such a board; "" where they do, or nobody knows.
         outside: what runs outside of the delegate, where neither the runtime nor the gain tells; "" where little does.
         started_at: of its device's turn, UTC, ISO 8601; "" where nothing is kept.
@@ -289,8 +290,11 @@ def _manifest(path: Path) -> Manifest | None:
 
 
 def _published(one: Latency, manifest: Manifest | None, bench: Bench | None) -> str:
-    """Hold a latency against those published for the network that the file was made from."""
-    if bench is None or bench.board is None or manifest is None or manifest.source is None:
+    """Hold a latency against those published for the network that the file was made from; on such a board alone."""
+    if bench is None or bench.board is None:
         return ""
+    wrong = contradicted(bench.board, bench.info) if bench.info else ""
+    if wrong or manifest is None or manifest.source is None:
+        return f"{wrong}: edgenet devices check {bench.device}" if wrong else ""
     spec, precision = manifest.source.spec, manifest.precision
     return against_published(bench.board, spec, precision, one.threads, one.median_ms) or ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenet.cli import options
-from edgenet.cli.terminal import Progress, show, show_json, verb
+from edgenet.cli.terminal import Progress, show, show_json, verb, warn
 
 if TYPE_CHECKING:
     from devices.check import Sighting
@@ -65,6 +65,10 @@ def add(
     registry.admit(target)
     seen = None if no_check else _look(target, "; with --no-check it is named all the same")
     registry.add(target)
+    if seen and seen.info and seen.profile:
+        wrong = profiles.contradicted(seen.profile, seen.info)
+        if wrong:
+            warn(f"{name}: {wrong}; edgenet devices remove it, and add it without --profile")
     if json:
         show_json(report.sighting_json(seen) if seen else report.target_json(target))
     elif seen:

@@ -216,6 +216,21 @@ def test_a_profile_that_the_user_chose(tmp_path: Path) -> None:
         look(Target("x", "local", "", profile="nonsense"))
 
 
+def test_a_profile_of_another_board_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def row(board: Path, profile: str) -> Check:
+        return checks(board, monkeypatch, Target("x", "local", "", profile=profile))["profile"]
+
+    wrong = row(pi5(tmp_path / "pi5"), "raspberry-pi-4b")
+    assert (wrong.ok, wrong.needed) == (False, False)
+    says = "it says that it is Raspberry Pi 5 Model B Rev 1.0, whose profile is raspberry-pi-5, and raspberry-pi-4b was"
+    assert wrong.found.startswith(says)
+    assert row(pi5(tmp_path / "pi5"), "raspberry-pi-5").ok
+    assert row(pi5(tmp_path / "pi5"), "generic-arm64-linux").ok  # it is one
+    write(tmp_path / "pi5", {"sys/firmware/devicetree/base/model": "Some Board\0", "proc/cpuinfo": ""})
+    assert row(tmp_path / "pi5", "raspberry-pi-4b").ok  # nobody knows better than the user
+    assert not row(tmp_path / "pi5", "x86-64").ok
+
+
 def adb_that_says(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a program called adb before any other."""
     folder.mkdir()

@@ -26,7 +26,7 @@ from edgenet.conditions import conditions
 from edgenet.errors import GateMissed
 from edgenet.gain import Gain
 from edgenet.reports.benchmarks import operators, remarks, row_json, table, too_few
-from tests.devices.boards import pi4
+from tests.devices.boards import pi4, pi5
 from tests.devices.scripted import COOL, Board, run
 from tests.devices.tiny_models import tiny_tflite, write
 from tests.edgenet.symbols_files import FLOAT32, INT8
@@ -297,3 +297,5 @@ def test_a_latency_is_held_against_what_was_published_for_its_board(
     assert said(INT8, 3.2).startswith("1.6x the published")
     assert said(INT8, 6.0, threads=2) == ""
     assert said(INT8, 2.9) == said(FLOAT32, 6.0) == ""
+    monkeypatch.setattr(Known, "info", probe(LocalShell(tmp_path), root=str(pi5(tmp_path / "root"))))
+    assert said(INT8, 6.0).startswith("it says that it is Raspberry Pi 5 Model B Rev 1.0, whose profile is raspberry-")
