@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from devices.cpuinfo import INT8_FEATURES, ISA_FEATURES, Processors, read_cpuinfo
 from devices.device import BOARD_FILES, STATE_FILES, THERMAL, DeviceState, read_state
 
-__all__ = ["INT8_FEATURES", "ISA_FEATURES", "cores", "cpu_model", "isa_features", "lent", "machine_state"]
+__all__ = ["INT8_FEATURES", "ISA_FEATURES", "at_once", "cores", "cpu_model", "isa_features", "lent", "machine_state"]
 
 
 def machine_state(root: Path = Path("/")) -> DeviceState:
@@ -54,6 +55,12 @@ def lent(root: Path = Path("/")) -> float | None:
     if len(said) != 2 or not all(word.isdecimal() and int(word) for word in said):  # "max", -1
         return None
     return int(said[0]) / int(said[1])
+
+
+def at_once(root: Path = Path("/")) -> int:
+    """How many processes or threads gain by working at once: a container may be lent fewer than it sees processors."""
+    paid = lent(root)
+    return min(cores(), math.ceil(paid)) if paid else cores()
 
 
 def _processors(root: Path) -> Processors:

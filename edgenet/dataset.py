@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from devices.machine import cores
+from devices.machine import at_once
 from edgenet.errors import EdgenetError
 from edgenet.image import SUFFIXES, Pixels, Preprocessing, load
 from edgenet.labels import Labels, class_indices, read_labels
@@ -96,7 +96,7 @@ def batches(
     """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise EdgenetError(f"batches of {batch_size} images by {workers} threads cannot be; give 1 or more of each")
-    threads = workers or cores()
+    threads = workers or at_once()
     ahead = 2 * batch_size + 2 * threads
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from devices.machine import cores
+from devices.machine import at_once
 from devices.runtimes.model_file import SUFFIXES, check_model_file
 from devices.runtimes.model_process import ModelProcess
 from devices.runtimes.pool import ModelPool
@@ -130,7 +130,7 @@ def verify_files(
 def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | None, progress: Progress) -> Evaluation:
     """Measure top-1 and top-5 of a model file, on all cores."""
     name = subject.path.name
-    with ModelPool(subject.path, workers or cores()) as pool:
+    with ModelPool(subject.path, workers or at_once()) as pool:
         scores = _prepared(pool, subject)
         accuracy = evaluate(
             scores,
@@ -184,7 +184,7 @@ def generated_images(folder: Path) -> Path:
 @contextlib.contextmanager
 def scorer(subject: Artifact, workers: int | None = None) -> Iterator[Scorer]:
     """Open a model file on all cores; yield what turns uint8 batches into float32 scores."""
-    with ModelPool(subject.path, workers or cores()) as pool:
+    with ModelPool(subject.path, workers or at_once()) as pool:
         yield _prepared(pool, subject)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.machine import cores
+from devices.machine import at_once, cores
 from edgenet.appearing import appearing
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.nets import train as nets
@@ -112,7 +112,7 @@ def generate(count: int, seed: int, progress: Callable[[int], None]) -> tuple[ND
         return size
 
     done = 0
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(at_once()) as pool:
         for size in pool.map(fill, starts):
             done += size
             progress(done)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devices import doctor
-from devices.machine import cores
+from devices.machine import at_once
 from edgenet.camera.classifier import FileClassifier, default_model
 from edgenet.camera.clock import Clock
 from edgenet.camera.frame import Controls, Sink, Source, Stats
@@ -212,7 +212,7 @@ def _check_opencv(voice: Voice) -> None:
 def _classifier(wishes: Wishes, voice: Voice) -> FileClassifier:
     return FileClassifier(
         wishes.file or default_model(),
-        threads=wishes.threads or max(1, min(_MOST_THREADS, cores() - 1)),
+        threads=wishes.threads or max(1, min(_MOST_THREADS, at_once() - 1)),
         labels=wishes.labels,
         input_range=wishes.input_range,
         warn=voice.warn,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from devices.machine import cores
+from devices.machine import at_once
 from edgenet import publish
 from edgenet.artifact import Attempt, Manifest
 from edgenet.int8.trial import Candidate, Images
@@ -73,7 +73,7 @@ class Work:
         if manifest.format == "tflite":
             from converters import to_tflite
 
-            model = to_tflite.quantize(to_tflite.trace(core), [self.images], threads=cores(), progress=tell, **given)
+            model = to_tflite.quantize(to_tflite.trace(core), [self.images], threads=at_once(), progress=tell, **given)
             return Candidate(what, publish.labelled(model.flatbuffer, manifest), model.kept_float, "")
         from converters import to_onnx
 

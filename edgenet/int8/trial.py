@@ -17,7 +17,7 @@ import numpy as np
 
 from devices.errors import DeviceError
 from devices.latency import measure
-from devices.machine import cores
+from devices.machine import at_once
 from devices.runtimes.pool import ModelPool
 from devices.runtimes.timing import Schedule
 from edgenet.artifact import Attempt, Format
@@ -124,7 +124,7 @@ def choose(
 
 def _tried(candidate: Candidate, file: Path, format_: Format, on: Images, tell: Tell) -> Attempt:
     file.write_bytes(candidate.content)
-    with ModelPool(file, cores()) as pool:
+    with ModelPool(file, at_once()) as pool:
 
         def scores(images: np.ndarray) -> np.ndarray:
             answers = []

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devices import machine
 from devices.errors import DeviceError
+from devices.runtimes.pool import ModelPool
 from devices.runtimes.runtime import TensorInfo
 from edgenet import artifact, prove
 from edgenet.artifact import Artifact, Source
@@ -101,6 +103,22 @@ def test_what_is_no_model_is_told_before_minutes_of_work_with_the_others(
     with pytest.raises((EdgenetError, DeviceError), match=says):
         prove.evaluate_models([str(INT8), last], request, lambda *one: told.append(one))
     assert told == []
+
+
+def test_a_container_runs_no_more_processes_than_it_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Pool(ModelPool):
+        def __init__(self, path: Path, workers: int) -> None:
+            started.append(workers)
+            super().__init__(path, workers)
+
+    monkeypatch.setattr(prove, "ModelPool", Pool)
+    monkeypatch.setattr(machine, "cores", lambda: 64)
+    monkeypatch.setattr(machine, "lent", lambda _: 1.2)
+    with prove.scorer(subject()) as scores:
+        assert next(scores([np.zeros((1, 96, 96, 3), np.uint8)])).shape == (1, 20)
+    assert started == [2]
 
 
 @pytest.mark.parametrize(
