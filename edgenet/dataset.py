@@ -34,13 +34,14 @@ class LabelledImages:
     classes: tuple[str, ...]  # what the model answers, in its order
 
 
-def image_files(root: Path, limit: int | None = None, seed: int = 0) -> tuple[Path, ...]:
+def image_files(root: Path | str, limit: int | None = None, seed: int = 0) -> tuple[Path, ...]:
     """Return the image files below a folder, sorted by their path, at most `limit` of them.
 
     Known by suffix, whatever its case; hidden files and folders are left out (macOS puts "._x.jpg" beside x.jpg). A
     limit takes one file at random (by seed) from each of `limit` equal stretches of the sorted list: the same files on
     every machine, spread evenly over the folders. Raises EdgenetError if there is no image.
     """
+    root = Path(root)
     files = [root / name for name in _walk(root)]
     if not files:
         raise EdgenetError(f"{root}: no image in this folder; known suffixes: {' '.join(SUFFIXES)}")
@@ -48,9 +49,9 @@ def image_files(root: Path, limit: int | None = None, seed: int = 0) -> tuple[Pa
 
 
 def labelled(
-    root: Path,
+    root: Path | str,
     labels: Sequence[str] | Labels,
-    classes_csv: Path | None = None,
+    classes_csv: Path | str | None = None,
     limit: int | None = None,
 ) -> LabelledImages:
     """Return the images of a folder of class folders with the index of each one's class.
@@ -60,6 +61,7 @@ def labelled(
     classes_csv: a table of index, wnid, name; without it, a classes.csv in the folder or its parent is used if there is
     one. limit: as in image_files. Raises EdgenetError if a folder matches no label, or more than one.
     """
+    root = Path(root)
     wanted = labels if isinstance(labels, Labels) else Labels(tuple(labels), None)
     names = _walk(root)
     loose = [name for name in names if "/" not in name]
@@ -148,7 +150,7 @@ def _spread(count: int, limit: int | None, seed: int) -> list[int]:
     return [lo + int(draw() * (hi - lo)) for lo, hi in pairwise(starts)]
 
 
-def _table(root: Path, classes_csv: Path | None) -> Labels | None:
+def _table(root: Path, classes_csv: Path | str | None) -> Labels | None:
     """Return the wnid table: the one given, or the one beside the data, or none."""
     if classes_csv is not None:
         table = read_labels(classes_csv)

@@ -29,12 +29,13 @@ class Labels:
     wnids: tuple[str, ...] | None = None
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path | str) -> Labels:
     """Read a label file: .csv with a header (name; optionally index, wnid), anything else one label a line.
 
     Lines that all begin with their own number ("0 cardboard", "1 plastic": Teachable Machine, Coral) lose it. Raises
     EdgenetError for a file that cannot be read, is not UTF-8, or leaves a class without a name.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as exc:

@@ -28,7 +28,7 @@ class Order:
         command: the command line, for the manifest.
 
     Raises:
-        UsageError: formats are no tuple of "tflite" and "onnx".
+        UsageError: formats are no tuple of "tflite" and "onnx", or labels no Labels.
     """
 
     formats: tuple[Format, ...]
@@ -40,6 +40,9 @@ class Order:
     def __post_init__(self) -> None:
         if not self.formats or not set(self.formats) <= set(get_args(Format)):
             raise UsageError(f'formats {self.formats!r}: give ("tflite",), ("onnx",) or ("tflite", "onnx")')
+        if self.labels is not None and not isinstance(self.labels, Labels):
+            raise UsageError("labels: give edgenet.read_labels(FILE), or edgenet.Labels with a tuple of names")
+        object.__setattr__(self, "out", Path(self.out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Calibration:
         return len(self.files) < FEW_IMAGES
 
 
-def calibration_images(folder: Path, limit: int) -> Calibration:
+def calibration_images(folder: Path | str, limit: int) -> Calibration:
     """Choose calibration images from a folder: all, or `limit` of them spread evenly.
 
     Raises:

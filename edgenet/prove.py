@@ -64,7 +64,7 @@ def is_model_file(model: str) -> bool:
     return Path(model).suffix.lower() in SUFFIXES
 
 
-def open_artifact(path: Path, input_range: str = "", crop: Literal["center", "squash"] = "center") -> Artifact:
+def open_artifact(path: Path | str, input_range: str = "", crop: Literal["center", "squash"] = "center") -> Artifact:
     """Read a model file's manifest, or describe a foreign file by what its runtime says.
 
     Args:
@@ -77,6 +77,7 @@ def open_artifact(path: Path, input_range: str = "", crop: Literal["center", "sq
         EdgenetError: the manifest does not fit the file, or the file is no image classifier.
         DeviceError: the file cannot be opened.
     """
+    path = Path(path)
     known = artifact.load(path)
     if known is not None:
         return known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ def open_network(
         if classes:
             raise UsageError("--classes is for other networks; symbols has its own")
         return _symbols(weights)
-    return _named(ModelSpec.parse(model), weights or "imagenet", classes)
+    return _named(ModelSpec.parse(model), weights or "imagenet", None if classes is None else index(classes))
 
 
 def names_a_network(model: str) -> bool:

@@ -6,11 +6,15 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import edgenet
 from converters.errors import ConverterError
 from edgenet.order import Calibration
+
+from .symbols_files import INT8
 
 
 @pytest.mark.parametrize("formats", ["tflite", ("tflite", "onx"), ()])
@@ -46,6 +50,22 @@ def test_a_precision_belongs_to_the_function_that_makes_it(tmp_path: Path) -> No
 def test_a_drop_that_no_file_could_miss_is_refused(points: float) -> None:
     with pytest.raises(edgenet.EdgenetError, match=r"max_drop .*: give points of top-1, such as 0\.5"):
         edgenet.Demand(max_drop=points)
+
+
+def test_paths_may_be_texts_and_counts_numpys(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("no\nyes\n")
+    (tmp_path / "yes").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "yes/one.png")
+    labels, folder = edgenet.read_labels(f"{tmp_path}/labels.txt"), str(tmp_path)
+    assert edgenet.image_files(folder) == edgenet.calibration_images(folder, 5).files == (tmp_path / "yes/one.png",)
+    assert edgenet.labelled(folder, labels).targets.tolist() == [1]
+    assert edgenet.open_artifact(str(INT8)).path == INT8
+    assert edgenet.Order(("tflite",), cast("Any", "out")).out == Path("out")
+    with pytest.raises(edgenet.EdgenetError, match=r"labels: give edgenet\.read_labels"):
+        edgenet.Order(("tflite",), tmp_path, cast("Any", ["no", "yes"]))
+    network = edgenet.open_network("mobilenet_v2_0.35_32", weights="none", classes=cast("int", np.int64(2)))
+    assert network.source.classes == 2
+    assert type(network.source.classes) is int  # which JSON takes
 
 
 def test_every_error_that_is_documented_has_a_public_name(tmp_path: Path) -> None:
