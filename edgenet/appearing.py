@@ -17,9 +17,9 @@ def check_folder(folder: Path) -> None:
     Raises:
         EdgenetError: it, or the folder it would be made in, is no folder or takes no files.
     """
-    known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
     if not known.is_dir() or not os.access(known, os.W_OK | os.X_OK):
-        reason = "takes no files" if known.is_dir() else "is no folder"
+        reason = "takes no files" if known.is_dir() else "is no folder" if known.exists() else "leads nowhere"
         raise EdgenetError(f"cannot write to {folder}: {known} {reason}; choose another folder")
 
 

@@ -54,6 +54,9 @@ def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path: Path) ->
             check_folder(folder)
         with pytest.raises(EdgenetError, match=r"choose another folder$"), appearing(folder / "model.tflite"):
             pass
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(EdgenetError, match=r"link leads nowhere; choose another folder$"):
+        check_folder(tmp_path / "link" / "out")
 
 
 def test_a_name_that_no_folder_takes_is_one_line_too(tmp_path: Path) -> None:
