@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_DROP = 0.5
 """Points of top-1 that a file may lose."""
 
+LIMIT = 200
+"""Calibration images."""
+
 
 class IntegerPrecision(str, Enum):
     """Precisions with integer weights."""
@@ -69,7 +72,9 @@ def quantize(
         ),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each layer loses, and why.")] = False,
-    limit: Annotated[int, typer.Option(help="At most this many calibration images, spread evenly.", min=1)] = 200,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many calibration images, spread evenly (200).", min=1)
+    ] = None,
     weights: options.Weights = "",
     labels: options.LabelFile = None,
     classes: options.Classes = None,
@@ -86,8 +91,9 @@ def quantize(
     from edgenet.reports import quantization as report
 
     order = options.order(to, out, labels, crop)
-    if effort is not None and precision is IntegerPrecision.dynamic:
-        raise UsageError("nothing is calibrated or corrected in dynamic; leave --effort out")
+    if (effort or limit) and precision is IntegerPrecision.dynamic:
+        option = "--effort" if effort else "--limit"
+        raise UsageError(f"nothing is calibrated or corrected in dynamic; leave {option} out")
     kept = tuple(keep_float or (AUTO,))
     allowed = MAX_DROP if max_drop is None else max_drop
     if len(kept) > 1 and {AUTO, NONE} & set(kept):
@@ -99,7 +105,7 @@ def quantize(
         raise UsageError(f"{option} needs --validation DIR: labelled images to measure top-1 on")
     with Progress() as progress:
         progress("read the calibration folder", 0, 0)
-        chosen = _calibration(precision, calibration, validation, limit)
+        chosen = _calibration(precision, calibration, validation, limit or LIMIT)
         progress("load the network", 0, 0)
         network = options.network(model, weights, classes, input_range, size, trust, order)
         demand = Demand(

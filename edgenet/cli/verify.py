@@ -38,8 +38,6 @@ def verify(
 
     if not against and (weights or classes or size):
         raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
-    if images is None:
-        warn("no --images: generated pictures of symbols stand in; int8 is only judged well on images of your own")
     with Progress() as progress, tempfile.TemporaryDirectory() as generated:
         pictures = image_files(images or prove.generated_images(Path(generated)), limit)
         range_ = options.value(input_range)
@@ -50,6 +48,8 @@ def verify(
         results = prove.verify_files(
             files, pictures, against=network, input_range=range_, trust=trust, progress=progress
         )
+    if images is None:
+        warn("no --images: generated pictures of symbols stand in; int8 is only judged well on images of your own")
     warn_where_int8_needs_it((one.file, one.precision) for one in results)
     if json:
         show_json([report.verification_json(one) for one in results])

@@ -430,6 +430,7 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
         (("convert", "missing.keras", "--weights", "none"), 2, "brings its own"),
         (("quantize", NETWORK, "--weights", "none"), 2, "needs --calibration"),
         (("quantize", NETWORK, "--precision", "dynamic", "--effort", "plain"), 2, "leave --effort out"),
+        (("quantize", NETWORK, "--precision", "dynamic", "--limit", "9"), 2, "leave --limit out"),
         (("quantize", NETWORK, "--validation-limit", "9"), 2, "--validation-limit needs --validation"),
         (("train", "symbols", "--seed", "-1"), 2, "--seed"),
         (("train", "symbols", "--images", "5"), 2, "at least 20 images"),
@@ -439,6 +440,7 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
         (("bench", "/no/such.tflite"), 1, "/no/such.tflite"),
         (("bench", __file__, "--threads", "1,257"), 2, "give whole numbers from 1 to 256"),
         (("bench", __file__), 1, "test_cli.py"),
+        (("verify", "/no/such.tflite"), 1, "/no/such.tflite"),
         (("evaluate", "/no/such.onnx", "--data", "/tmp"), 1, "/no/such.onnx"),
         (("cards", "-o", "page.docx"), 2, ".pdf"),
     ],
@@ -449,6 +451,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     ran = edgenet(*arguments, cwd=tmp_path)
     assert (ran.code, ran.out) == (code, "")
     assert "Traceback" not in ran.err
+    assert "warning" not in ran.err
     assert hint in ran.err
     assert list(tmp_path.iterdir()) == []
 
