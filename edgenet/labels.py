@@ -32,7 +32,8 @@ class Labels:
 def read_labels(path: Path | str) -> Labels:
     """Read a label file: .csv with a header (name; optionally index, wnid), anything else one label a line.
 
-    Lines that all begin with their own number ("0 cardboard", "1 plastic": Teachable Machine, Coral) lose it. Raises
+    Lines that all begin with their own number ("0 cardboard", "1 plastic": Teachable Machine, Coral) lose it. Those
+    that all begin with a wnid of their own ("n01440764 tench, Tinca tinca": Caffe's synset_words.txt) tell both. Raises
     EdgenetError for a file that cannot be read, is not UTF-8, or leaves a class without a name.
     """
     path = Path(path)
@@ -46,7 +47,7 @@ def read_labels(path: Path | str) -> Labels:
         raise EdgenetError(f"{path}: not UTF-8 text; give a .txt (a label a line) or a .csv") from exc
     if path.suffix.lower() == ".json":
         raise EdgenetError(f"{path}: labels are no JSON; give a .txt (a label a line) or a .csv (index,name)")
-    labels = _from_csv(path, text) if path.suffix.lower() == ".csv" else Labels(_from_lines(text), None)
+    labels = _from_csv(path, text) if path.suffix.lower() == ".csv" else _from_lines(text)
     if not labels.names:
         raise EdgenetError(f"{path}: no labels in this file; give one label a line")
     for number, name in enumerate(labels.names):
@@ -55,12 +56,15 @@ def read_labels(path: Path | str) -> Labels:
     return labels
 
 
-def _from_lines(text: str) -> tuple[str, ...]:
+def _from_lines(text: str) -> Labels:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     pairs = [line.split(maxsplit=1) for line in lines]
     if all(len(pair) == 2 and pair[0] == str(number) for number, pair in enumerate(pairs)):
-        return tuple(pair[1] for pair in pairs)
-    return tuple(lines)
+        return Labels(tuple(pair[1] for pair in pairs))
+    wnids = tuple(pair[0] for pair in pairs if len(pair) == 2 and _WNID.fullmatch(pair[0]))
+    if len(set(wnids)) == len(lines):
+        return Labels(tuple(pair[1] for pair in pairs), wnids)
+    return Labels(tuple(lines))
 
 
 def _from_csv(path: Path, text: str) -> Labels:

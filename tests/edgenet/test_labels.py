@@ -40,6 +40,13 @@ def test_label_files(tmp_path: Path) -> None:
         return tmp_path / name
 
     assert read_labels(written("a.txt", "\ufeffcat\r\ndog, hound\r\n\r\n")) == Labels(("cat", "dog, hound"))
+    synsets = "n01440764 tench, Tinca tinca\r\nn01443537 goldfish\n"
+    assert read_labels(written("s.txt", synsets)) == Labels(
+        ("tench, Tinca tinca", "goldfish"), ("n01440764", "n01443537")
+    )
+    twice = synsets.replace("n01443537", "n01440764")
+    assert read_labels(written("s.txt", twice)).names[1] == "n01440764 goldfish"
+    assert read_labels(written("s.txt", "n01440764\nn01443537")) == Labels(("n01440764", "n01443537"))
     assert read_labels(written("b.txt", "0 cardboard\n1 plastic bag\n")) == Labels(("cardboard", "plastic bag"))
     assert read_labels(written("c.txt", "0\n1\n2\n")).names == ("0", "1", "2")
     assert read_labels(written("d.txt", "1 one\n2 two\n")).names == ("1 one", "2 two")
