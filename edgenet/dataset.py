@@ -24,6 +24,8 @@ from edgenet.errors import EdgenetError
 from edgenet.image import SUFFIXES, Pixels, Preprocessing, load
 from edgenet.labels import Labels, class_indices, read_labels
 
+UNREAD = (".avif", ".heic", ".heif", ".jp2", ".jxl")
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
@@ -46,6 +48,11 @@ def image_files(root: Path | str, limit: int | None = None, seed: int = 0) -> tu
     if not files:
         raise EdgenetError(f"{root}: no image in this folder; known suffixes: {' '.join(SUFFIXES)}")
     return tuple(files[i] for i in _spread(len(files), limit, seed))
+
+
+def left_out(root: Path | str) -> tuple[Path, ...]:
+    """Return the pictures below a folder that are of kinds nobody here reads: phones' HEIC, AVIF, JPEG XL."""
+    return tuple(Path(root) / name for name in _walk(Path(root), UNREAD))
 
 
 def labelled(
@@ -113,7 +120,7 @@ def batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _walk(root: Path) -> list[str]:
+def _walk(root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the image files below root as posix paths relative to it, sorted by code point on every system."""
     if not root.is_dir():
         raise EdgenetError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; give a folder of images")
@@ -126,7 +133,7 @@ def _walk(root: Path) -> list[str]:
         here = Path(folder)
         inner[:] = [name for name in inner if name[0] != "." and not _leads_back(here / name, root)]
         for name in files:
-            if name[0] != "." and name.lower().endswith(SUFFIXES):
+            if name[0] != "." and name.lower().endswith(suffixes):
                 found.append((here / name).relative_to(root).as_posix())
     return sorted(found)
 

@@ -64,6 +64,7 @@ def evaluate(
     )
     with Progress() as progress:
         results = prove.evaluate_models(models, request, progress)
+    options.tell_left_out(data)
     if json:
         show_json([report.evaluation_json(one) for one in results])
     else:

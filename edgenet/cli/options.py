@@ -135,6 +135,17 @@ def validation(folder: Path, network: Network, wanted: Order, limit: int | None)
     return labelled(folder, known, None, limit)
 
 
+def tell_left_out(*folders: Path | None) -> None:
+    """Say so where folders hold pictures that are not read: a class may have no others."""
+    from edgenet.dataset import left_out
+
+    for folder in filter(None, folders):
+        unread = left_out(folder)
+        if unread:
+            count = f"{len(unread)} picture{'s' * (len(unread) > 1)} of kinds that are not read"
+            warn(f"{folder}: {count}, {unread[0].name} the first, left out; convert them to JPEG or PNG")
+
+
 def value(option: Enum | None) -> str:
     """Text of a choice; "" where none was made."""
     return str(option.value) if option else ""

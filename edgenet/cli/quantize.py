@@ -115,6 +115,7 @@ def quantize(
             max_drop=allowed if validation else None,
             explain=explain,
         )
+        options.tell_left_out(calibration, validation)
         made = quantization.quantize(network, precision.value, chosen, order, progress, demand=demand, warn=warn)
     if precision is IntegerPrecision.int16x8:
         warn("no runtime has fast int16 kernels: an int16x8 file is many times slower than float32; see edgenet bench")

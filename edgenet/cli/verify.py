@@ -50,6 +50,7 @@ def verify(
         )
     if images is None:
         warn("no --images: generated pictures of symbols stand in; int8 is only judged well on images of your own")
+    options.tell_left_out(images)
     warn_where_int8_needs_it((one.file, one.precision) for one in results)
     if json:
         show_json([report.verification_json(one) for one in results])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from edgenet.symbols.glyphs import LABELS
 
 from .command_line import BRIEFLY
 from .conftest import NETWORK, Edgenet, Ran
+from .symbols_files import INT8
 
 FILES = tuple(f"symbols_{precision}.{kind}" for precision in ("float32", "int8") for kind in ("tflite", "onnx"))
 
@@ -281,6 +283,17 @@ def test_a_foreign_file_is_given_pictures_as_the_user_says(
     (whole,), (cut,) = edgenet(*common, "--crop", "squash").document, edgenet(*common).document
     assert whole["top1"] > 0.95
     assert cut["top1"] < whole["top1"]
+
+
+def test_pictures_that_are_not_read_are_told_of(edgenet: Edgenet, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "star", tmp_path / "star")
+    common = ("evaluate", INT8, "--data", tmp_path, "--json")
+    assert "not read" not in edgenet(*common).err
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five/IMG_0001.HEIC").touch()
+    ran = edgenet(*common)
+    assert (ran.code, ran.document[0]["images"]) == (0, 6)
+    assert "1 picture of kinds that are not read, IMG_0001.HEIC the first, left out" in ran.err
 
 
 @pytest.mark.parametrize(
