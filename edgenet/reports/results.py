@@ -29,7 +29,7 @@ _COLOURS = {
     "cannot tell": "yellow",
     "no evidence": "red",
 }
-_LEFT = ("started", "device", "file", "precision", "verdict", "base file", "new file", "timed", "answer")
+_LEFT = ("device", "file", "precision", "verdict", "base file", "new file", "timed", "answer")
 
 
 def recorded_json(one: Recorded) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from devices.device import DeviceState
 from devices.latency import Latency, measure
 from devices.runtimes.timing import Run, Schedule
 from edgenet.benchmarking import Row
+from edgenet.cli.fitting import fitting
 from edgenet.cli.terminal import _plain
 from edgenet.errors import EdgenetError, GateMissed, UsageError
 from edgenet.reports.benchmarks import row_json
@@ -245,8 +246,11 @@ def test_every_figure_of_a_comparison_has_a_column_of_its_own() -> None:
     apart = outcome_table(compare([base], [dataclasses.replace(new, call="")], 0.03))
     assert cells(apart)[8] == "apart"
     assert str(apart.caption).endswith("; timed apart: what changed on the device in between is part of it")
-    listed = cells(recorded_table([base]))
+    table = recorded_table([base])
+    listed = cells(table)
     assert listed[:1] + listed[2:] == ["1", "pi4", "model.tflite", "int8", "1", "10.00 ms", "9.50 .. 10.50", "valid"]
+    (narrow,) = fitting(table, 80)
+    assert list(map(str, narrow.columns[1].cells)) == list(listed)  # on its side: a date is as whole as a figure
 
 
 def test_files_of_one_name_are_told_apart() -> None:
