@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from devices.device import OWN_GOVERNORS
-from devices.machine import lent
+from devices.machine import cores, lent, machine_state
 from devices.repetition import BY_ITSELF, CLOCK_DRIFT
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ def conditions(one: Latency, info: DeviceInfo | None) -> tuple[str, ...]:
     return tuple(filter(None, (_rationed(one, info), _busy(one, info), _slow(one, info), _unknown(one, info))))
 
 
+def crowd_here() -> str:
+    """Say that this machine has more to run than it has processors; "" where it has not, or nobody knows."""
+    return _crowd(machine_state().load_1m, cores())
+
+
 def _rationed(one: Latency, info: DeviceInfo) -> str:
     processors = lent() if info.kind == "local" else None
     if processors is None or one.threads <= processors:
@@ -38,10 +43,14 @@ def _rationed(one: Latency, info: DeviceInfo) -> str:
 
 
 def _busy(one: Latency, info: DeviceInfo) -> str:
-    load, processors = one.before.load_1m, sum(len(cluster.cpus) for cluster in info.clusters)
+    crowd = _crowd(one.before.load_1m, sum(len(cluster.cpus) for cluster in info.clusters))
+    return f"{crowd} before it began: end what else runs there" if crowd else ""
+
+
+def _crowd(load: float | None, processors: int) -> str:
     if load is None or not processors or load <= processors + _BUSY:
         return ""
-    return f"its load was {load:.1f} on {processors} processors before it began: end what else runs there"
+    return f"its load was {load:.1f} on {processors} processors"
 
 
 def _slow(one: Latency, info: DeviceInfo) -> str:

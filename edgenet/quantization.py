@@ -14,6 +14,7 @@ import numpy as np
 
 from edgenet import publish
 from edgenet.artifact import Artifact, Attempt, Manifest
+from edgenet.conditions import crowd_here
 from edgenet.dataset import batches
 from edgenet.deploy import Progress
 from edgenet.errors import EdgenetError, UsageError
@@ -22,7 +23,7 @@ from edgenet.image import Preprocessing
 from edgenet.int8.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
 from edgenet.int8.trial import Candidate, Images, choose, classes, drop_points
 from edgenet.nets.network import Network
-from edgenet.order import Calibration, Demand, Order
+from edgenet.order import NONE, Calibration, Demand, Order
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss
@@ -103,6 +104,7 @@ def quantize(
     demand = demand or Demand()
     if demand.effort == "best" and precision != "int8":
         raise UsageError(f'effort "best" belongs to int8; {precision} gains nothing by it')
+    crowd = crowd_here()  # before this adds to it
     labels = publish.fitting_labels(order.labels or network.labels, network)
     prep = Preprocessing(network.height, network.width, order.crop)
     images = _read("read the calibration images", calibration.files, prep, progress)
@@ -115,6 +117,11 @@ def quantize(
         corrected = correct_network(work, on, demand) if len(images) >= FEWEST_TO_CORRECT else None
         if corrected is None:
             warn(f"nothing is corrected, calibration alone decides: that takes {_lacking(network, len(images))}")
+        elif crowd and precision == "int8" and demand.keep_float != (NONE,):
+            warn(
+                f"this machine is busy ({crowd}): latency decides which layers stay float or get wider, and in noise "
+                "fewer may; quantize again when nothing else runs here"
+            )
     if demand.names_layers and corrected is None:
         raise EdgenetError(
             f"--keep-float {' '.join(demand.keep_float)} needs int8, {FEWEST_TO_CORRECT} calibration images, and Keras "

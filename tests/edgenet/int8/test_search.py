@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 from converters.int8 import clipping, correct, distill, islands, prepare
 from converters.int8.costs import noise_alone
 from devices.runtimes.model_process import ModelProcess
+from edgenet import conditions
 from edgenet.artifact import Artifact, Attempt, Source
 from edgenet.dataset import batches
 from edgenet.image import Preprocessing
@@ -28,6 +29,7 @@ from edgenet.nets.network import Network
 from edgenet.order import NONE, Calibration, Demand, Order, calibration_images
 from edgenet.quantization import quantize
 from tests.converters.int8.networks import SIGNED, WIDTH, chain_network, coarse_network
+from tests.devices.scripted import COOL
 from tests.edgenet.conftest import Edgenet
 
 
@@ -98,9 +100,19 @@ def split(network: Network, calibration: Calibration) -> tuple[np.ndarray, Image
     return images[10:], Images(images[:10], answers[:10], list, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def searched(network: Network, calibration: Calibration, out: Path, demand: Demand) -> Artifact:
-    (file,) = quantize(network, "int8", calibration, Order(("tflite",), out), lambda *_: None, demand=demand).files
+def searched(
+    network: Network, calibration: Calibration, out: Path, demand: Demand, warn: Callable[[str], None] = lambda _: None
+) -> Artifact:
+    order = Order(("tflite",), out)
+    (file,) = quantize(network, "int8", calibration, order, lambda *_: None, demand=demand, warn=warn).files
     return file
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let more run on this machine than it has processors."""
+    monkeypatch.setattr(conditions, "machine_state", lambda: dataclasses.replace(COOL, load_1m=9.0))
+    monkeypatch.setattr(conditions, "cores", lambda: 2)
 
 
 def simulated(file: Artifact) -> list[Attempt]:
@@ -281,13 +293,16 @@ def test_a_step_says_how_many_images_it_uses_and_is_left_out_where_they_are_no_m
     assert tried == ([] if used is None else [(f"{correct.METHODS[-1].name}, from {used} images", used)])
 
 
+@pytest.mark.usefixtures("crowded")
 def test_best_is_fast_and_then_distillation_and_the_same_twice(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "STEPS", (6, 6))
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[-1:])
     demand = Demand(effort="best", keep_float=(NONE,))
-    first, again = (searched(coarse, few, tmp_path / name, demand) for name in ("first", "again"))
+    told: list[str] = []
+    first, again = (searched(coarse, few, tmp_path / name, demand, told.append) for name in ("first", "again"))
+    assert not [line for line in told if "busy" in line]  # nothing was timed
     assert [attempt.what for attempt in simulated(first)] == [
         "calibration alone",
         correct.METHODS[0].name,
@@ -299,12 +314,16 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
     assert first.path.read_bytes() == again.path.read_bytes()
 
 
-@pytest.mark.usefixtures("undemanding")
+@pytest.mark.usefixtures("undemanding", "crowded")
 def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "FEW", 2)
-    file = searched(coarse, few, tmp_path, Demand())
+    told: list[str] = []
+    file = searched(coarse, few, tmp_path, Demand(), told.append)
+    assert [
+        line for line in told if line.startswith("this machine is busy (its load was 9.0 on 2 processors): latency")
+    ]
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
     island, before = attempts[place], [attempt for attempt in attempts[:place] if attempt.kept][-1]
