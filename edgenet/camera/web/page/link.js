@@ -30,7 +30,9 @@ export class Link {
     document.addEventListener("visibilitychange", () => (this.begun = performance.now()));
   }
 
-  open() {
+  /** Open it as soon as somebody can see the page: a clip begins then. */
+  async open() {
+    await visible();
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/ws`);
     this.socket = socket;
