@@ -149,7 +149,10 @@ def test_the_metadata_says_what_the_schema_means_by_it(models: dict[str, bytes])
     unit = table(image, 4, 0)
     assert buffer[field(unit, 0)] == 1  # NormalizationOptions
     assert (number(table(unit, 1), 0), number(table(unit, 1), 1)) == (127.5, 64.0)
-    assert number(table(image, 5), 0) == pytest.approx((255 - 127.5) / 64)
+    reach = table(image, 5)
+    assert (number(reach, 0), number(reach, 1)) == pytest.approx(((255 - 127.5) / 64, -127.5 / 64))
+    assert (text(image, 0), text(scores, 0)) == ("image", "probability")
+    assert (number(table(scores, 5), 0), number(table(scores, 5), 1)) == (1, 0)
     labels = table(scores, 6, 0)
     assert text(labels, 0) == "labels.txt"
     assert buffer[field(labels, 2)] == 2  # TENSOR_AXIS_LABELS
