@@ -133,6 +133,8 @@ def users_model(size: int) -> keras.Model:
             layers.DepthwiseConv2D(3, depth_multiplier=2, dilation_rate=2, padding="same", activation=layers.ReLU(4.0)),
             layers.BatchNormalization(scale=False),
             layers.LeakyReLU(),
+            layers.Conv2D(24, 1, bias_initializer="ones"),  # a bias that is folded, too
+            layers.BatchNormalization(),
         ],
         name="inner",
     )
