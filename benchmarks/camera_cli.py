@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from camera_sides import Goals
 
-from edgenet import prove
 from edgenet.dataset import batches, image_files
+from edgenet.proof.subjects import open_artifact, scorer
 from tests.edgenet.camera.sinks.test_recording import frames_of
 from tests.edgenet.camera.started import Started, lines
 from tests.edgenet.camera.test_cli_camera import lossless
@@ -68,9 +68,9 @@ def seen(model: Path, source: Path, folder: str) -> np.ndarray:
 
 def answers(model: Path, folder: Path) -> np.ndarray:
     """Return the class that the file itself says of each picture of a folder."""
-    subject = prove.open_artifact(model)
+    subject = open_artifact(model)
     files = image_files(folder)
-    with prove.scorer(subject) as scores:
+    with scorer(subject) as scores:
         rows = list(scores(batches(files, subject.manifest.input.preprocessing, 8)))
     return np.concatenate(rows).argmax(axis=1)
 

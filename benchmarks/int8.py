@@ -45,7 +45,7 @@ from edgenet.dataset import LabelledImages, batches, labelled
 from edgenet.errors import EdgenetError
 from edgenet.image import Preprocessing, decode
 from edgenet.labels import Labels, read_labels
-from edgenet.prove import open_artifact, scorer
+from edgenet.proof.subjects import open_artifact, scorer
 from edgenet.spec import ModelSpec
 from edgenet.symbols.glyphs import LABELS
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from edgenet.verify import agree
+from edgenet.proof.agreement import agree
 
 LOSS = 0.3  # points of top-1
 FAST_SECONDS, FAST_MB = 60.0, 2000.0  # over plain

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from edgenet.order import Demand as Demand
     from edgenet.order import Order as Order
     from edgenet.order import calibration_images as calibration_images
-    from edgenet.prove import evaluate_file as evaluate_file
-    from edgenet.prove import open_artifact as open_artifact
-    from edgenet.prove import scorer as scorer
-    from edgenet.prove import verify_files as verify_files
+    from edgenet.proof.evaluation import evaluate_file as evaluate_file
+    from edgenet.proof.subjects import open_artifact as open_artifact
+    from edgenet.proof.subjects import scorer as scorer
+    from edgenet.proof.verification import verify_files as verify_files
     from edgenet.quantization import Quantized as Quantized
     from edgenet.quantization import quantize as quantize
     from edgenet.spec import ModelSpec as ModelSpec
@@ -57,16 +57,16 @@ _HOMES = {
     "benchmark": "edgenet.benchmarking",
     "calibration_images": "edgenet.order",
     "convert": "edgenet.deploy",
-    "evaluate_file": "edgenet.prove",
+    "evaluate_file": "edgenet.proof.evaluation",
     "image_files": "edgenet.dataset",
     "labelled": "edgenet.dataset",
     "load_image": "edgenet.image",
-    "open_artifact": "edgenet.prove",
+    "open_artifact": "edgenet.proof.subjects",
     "open_network": "edgenet.nets.network",
     "quantize": "edgenet.quantization",
     "read_labels": "edgenet.labels",
-    "scorer": "edgenet.prove",
-    "verify_files": "edgenet.prove",
+    "scorer": "edgenet.proof.subjects",
+    "verify_files": "edgenet.proof.verification",
 }
 __all__ = [*_HOMES]
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devices.runtimes.timing import Schedule
-from edgenet import deploy, prove, quantization
+from edgenet import deploy, quantization
 from edgenet.artifact import Artifact
 from edgenet.benchmarking import Row, benchmark
 from edgenet.dataset import labelled
-from edgenet.evaluate import Accuracy
 from edgenet.nets.network import open_network
 from edgenet.order import Order, calibration_images
-from edgenet.prove import Verification
+from edgenet.proof.accuracy import Accuracy
+from edgenet.proof.evaluation import evaluate_file, evaluate_network
+from edgenet.proof.verification import Verification, verify_files
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
 
@@ -64,10 +65,10 @@ def run(folder: Path, command: str, progress: Progress) -> Demo:
     )
     dataset = labelled(folder / "symbols-images", LABELS)
     prep = made[0].manifest.input.preprocessing
-    keras = prove.evaluate_network(network, dataset, prep, progress).accuracy
+    keras = evaluate_network(network, dataset, prep, progress).accuracy
     paths = [one.path for one in made]
-    verified = prove.verify_files(paths, dataset.files, against=network, progress=progress)
-    right = [prove.evaluate_file(one, dataset, None, progress).accuracy for one in made]
+    verified = verify_files(paths, dataset.files, against=network, progress=progress)
+    right = [evaluate_file(one, dataset, None, progress).accuracy for one in made]
     speed = benchmark(paths, (1,), SCHEDULE, progress)
     rows = tuple(DemoRow(*fields) for fields in zip(made, verified, right, speed, strict=True))
     return Demo(folder, keras, rows)

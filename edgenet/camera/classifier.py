@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from devices.errors import DeviceError
 from devices.runtimes.model_process import ModelProcess
-from devices.runtimes.pool import ModelPool
 from devices.runtimes.runtime import ModelInfo
-from edgenet import artifact, prove
+from edgenet import artifact
 from edgenet.artifact import Artifact
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Pixels, fit
 from edgenet.labels import Labels
+from edgenet.proof.subjects import prepared
 
 Tell = Callable[[str], None]
 
@@ -195,7 +195,7 @@ def read_of(path: Path) -> dict[Path, str]:
 
 
 class _Alone:
-    """One process, where prove takes a pool of them."""
+    """One process, where other verbs take a pool of them."""
 
     def __init__(self, process: ModelProcess) -> None:
         self._process = process
@@ -215,7 +215,7 @@ class _Opened:
         self.process = process
         self.artifact = one
         self._prep = one.manifest.input.preprocessing
-        self._answer = prove._prepared(cast(ModelPool, _Alone(process)), one)
+        self._answer = prepared(_Alone(process), one)
         self._probabilities = one.manifest.output.meaning == "probabilities"
         self._sum_tolerance = one.manifest.output.sum_tolerance
         self._logits = False

@@ -45,11 +45,11 @@ def evaluate(
     json: options.Json = False,
 ) -> None:
     """Measure top-1 and top-5 with a 95 % interval."""
-    from edgenet import prove
     from edgenet.errors import GateMissed
+    from edgenet.proof import evaluation
     from edgenet.reports import proof as report
 
-    request = prove.EvaluationRequest(
+    request = evaluation.EvaluationRequest(
         data=data,
         limit=limit,
         labels=options.labels_in(labels),
@@ -63,7 +63,7 @@ def evaluate(
         trust=trust,
     )
     with Progress() as progress:
-        results = prove.evaluate_models(models, request, progress)
+        results = evaluation.evaluate_models(models, request, progress)
     options.tell_left_out(data)
     if json:
         show_json([report.evaluation_json(one) for one in results])

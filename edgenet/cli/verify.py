@@ -29,23 +29,24 @@ def verify(
     json: options.Json = False,
 ) -> None:
     """Compare files with their float Keras network on real images; exit 3 if one misses its precision's gate."""
-    from edgenet import prove
     from edgenet.dataset import image_files
     from edgenet.errors import GateMissed, UsageError
+    from edgenet.nets.network import open_float
+    from edgenet.proof import verification
+    from edgenet.proof.agreement import proves_little
     from edgenet.reports import proof as report
     from edgenet.reports.short_names import short_names
-    from edgenet.verify import proves_little
 
     if not against and (weights or classes or size):
         raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
     with Progress() as progress, tempfile.TemporaryDirectory() as generated:
-        pictures = image_files(images or prove.generated_images(Path(generated)), limit)
+        pictures = image_files(images or verification.generated_images(Path(generated)), limit)
         range_ = options.value(input_range)
         network = None
         if against:
             progress("load the float network", 0, 0)
-            network = prove.open_float(against, weights, classes, range_, size, trust)
-        results = prove.verify_files(
+            network = open_float(against, weights, classes, range_, size, trust)
+        results = verification.verify_files(
             files, pictures, against=network, input_range=range_, trust=trust, progress=progress
         )
     if images is None:

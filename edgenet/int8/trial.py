@@ -21,7 +21,7 @@ from devices.machine import at_once
 from devices.runtimes.pool import ModelPool
 from devices.runtimes.timing import Schedule
 from edgenet.artifact import Attempt, Format
-from edgenet.verify import agree
+from edgenet.proof.agreement import agree
 
 BATCH = 8
 

@@ -111,6 +111,15 @@ def open_network(
     return _named(ModelSpec.parse(model), weights or "imagenet", None if classes is None else index(classes))
 
 
+def open_float(
+    model: str, weights: str, classes: int | None, input_range: str, size: int | None, trust: bool
+) -> Network:
+    """Open a network that stands beside model files in one command: each option goes to whom it concerns."""
+    if names_a_network(model):
+        return open_network(model, weights=weights, classes=classes)
+    return open_network(model, input_range=input_range, size=size, trust=trust)
+
+
 def names_a_network(model: str) -> bool:
     """Say whether this is a network's name (right or mistyped) rather than the path of a file or folder."""
     if model == "symbols" or is_spec(model):

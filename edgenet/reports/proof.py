@@ -18,8 +18,9 @@ from edgenet.reports.short_names import short_names
 if TYPE_CHECKING:
     from edgenet.artifact import Artifact
     from edgenet.demo import Demo
-    from edgenet.prove import Evaluation, Verification
-    from edgenet.verify import Verdict
+    from edgenet.proof.agreement import Verdict
+    from edgenet.proof.evaluation import Evaluation
+    from edgenet.proof.verification import Verification
 
 
 def artifact_json(made: Artifact) -> dict[str, Any]:

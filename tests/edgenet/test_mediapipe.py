@@ -12,7 +12,7 @@ import pytest
 
 from edgenet.dataset import image_files
 from edgenet.image import load
-from edgenet.prove import open_artifact, scorer
+from edgenet.proof.subjects import open_artifact, scorer
 
 # MediaPipe brings an OpenCV of its own, which must not share our environment: this names a Python that has it.
 MEDIAPIPE = os.environ.get("EDGENET_TEST_MEDIAPIPE")

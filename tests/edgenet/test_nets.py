@@ -103,7 +103,7 @@ def test_real_weights_load_and_name_real_photographs(data: Path, name: str) -> N
     from edgenet.image import Preprocessing
     from edgenet.labels import read_labels
     from edgenet.nets.network import open_network
-    from edgenet.prove import evaluate_network
+    from edgenet.proof.evaluation import evaluate_network
 
     file, least = WEIGHTS[name]
     network = open_network(name, weights=str(data / "models" / file))

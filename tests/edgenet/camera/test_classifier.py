@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from devices.errors import DeviceError, ModelCrashed, ModelUnreadable
 from devices.runtimes.model_process import ModelProcess
-from edgenet import prove
 from edgenet.camera.classifier import FileClassifier, default_model, sibling
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing, decode, fit
 from edgenet.labels import Labels
+from edgenet.proof.subjects import open_artifact, scorer
 from tests.devices.tiny_models import LABELS, expected, tiny_onnx, tiny_tflite, with_labels, write
 from tests.edgenet.conftest import Edgenet
 
@@ -126,12 +126,12 @@ def test_channels_first_is_given_channels_first(tmp_path: Path) -> None:
     finally:
         for classifier in classifiers:
             classifier.close()
-    subjects = [prove.open_artifact(file, "0..1") for file in files]
+    subjects = [open_artifact(file, "0..1") for file in files]
     assert [one.manifest.input.preprocessing for one in subjects] == [Preprocessing(6, 8)] * 2
     batch = np.random.default_rng(3).integers(0, 256, (4, 6, 8, 3), dtype=np.uint8)
     rows = []
     for subject in subjects:
-        with prove.scorer(subject, 1) as scores:
+        with scorer(subject, 1) as scores:
             rows.append(np.concatenate(list(scores([batch]))))
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 

@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgenet import prove
 from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Stats
 from edgenet.dataset import batches, image_files
 from edgenet.image import decode
+from edgenet.proof.subjects import open_artifact, scorer
 from tests.devices import adbd
 from tests.devices.tiny_models import tiny_tflite, write
 from tests.edgenet.conftest import Edgenet
@@ -96,10 +96,10 @@ def test_photographs_get_exactly_the_answers_of_the_file_itself(edgenet: Edgenet
     """In a lossless clip and as pictures, of a foreign ImageNet classifier; and as `edgenet evaluate` has it."""
     model = data / "foreign" / "mobilenet_v2_1.0_224_quant.tflite"
     validation, photos = data / "imagenet" / "validation", data / "photos"
-    subject = prove.open_artifact(model)
+    subject = open_artifact(model)
     prep = subject.manifest.input.preprocessing
     every = {folder: image_files(folder) for folder in (validation, photos)}
-    with prove.scorer(subject) as scores:
+    with scorer(subject) as scores:
         answers = {
             folder: np.concatenate(list(scores(batches(files, prep, 8)))).argmax(axis=1)
             for folder, files in every.items()

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from edgenet.evaluate import Accuracy
-from edgenet.prove import Evaluation, Verification
+from edgenet.proof.accuracy import Accuracy
+from edgenet.proof.agreement import Agreement, Verdict
+from edgenet.proof.evaluation import Evaluation
+from edgenet.proof.verification import Verification
 from edgenet.reports.proof import evaluation_table, verification_table
-from edgenet.verify import Agreement, Verdict
 
 LONG = "mobilenet_v3_small_1.0_224_from_the_lab-int8.tflite"
 AGREED = Agreement(300, 1.2e-2, 4.6e-4, 0.99871, 31.4, "logits", 0.973, 0.998)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenet.errors import EdgenetError
-from edgenet.verify import GATES, Agreement, agree, judge, one_answer, proves_little
+from edgenet.proof.agreement import GATES, Agreement, agree, judge, one_answer, proves_little
 
 Floats = npt.NDArray[np.float32]
 

@@ -16,11 +16,11 @@ from devices import machine
 from devices.errors import DeviceError
 from devices.runtimes.pool import ModelPool
 from devices.runtimes.runtime import TensorInfo
-from edgenet import artifact, prove
+from edgenet import artifact
 from edgenet.artifact import Artifact, Source
 from edgenet.errors import EdgenetError, UsageError
-
-from .symbols_files import INT8
+from edgenet.proof import evaluation, subjects, verification
+from tests.edgenet.symbols_files import INT8
 
 
 def subject(**changes: Any) -> Artifact:
@@ -65,8 +65,8 @@ def test_each_file_is_held_against_its_own_network_on_pictures_cut_as_for_it(
         assert trust
         return Stand([first, second].index(source))
 
-    monkeypatch.setattr(prove, "reopen", reopen)
-    references = prove._References(None, files, True, lambda *_: None)
+    monkeypatch.setattr(verification, "reopen", reopen)
+    references = verification._References(None, files, True, lambda *_: None)
     whole = pytest.approx(170, abs=1)
     assert references.scores(subject(source=first)).tolist() == [[0, 0]]
     assert references.scores(subject(source=second)).tolist() == [[1, 0]]
@@ -74,14 +74,15 @@ def test_each_file_is_held_against_its_own_network_on_pictures_cut_as_for_it(
     assert references.scores(subject(source=first)).tolist() == [[0, 0]]
     assert built == [first, second, first], "each once"
     given: Any = Stand(7)
-    assert prove._References(given, files, False, lambda *_: None).scores(subject(source=None)).tolist() == [[7, 0]]
+    named = verification._References(given, files, False, lambda *_: None)
+    assert named.scores(subject(source=None)).tolist() == [[7, 0]]
     assert len(built) == 3
     with pytest.raises(UsageError, match="its float network is unknown; give --against MODEL"):
         references.check(subject(source=None))
     for size in ((96, 95), (95, 96)):
         other: Any = Stand(7, *size)
         with pytest.raises(EdgenetError, match=rf"takes 96x96 and network 7 {size[0]}x{size[1]}; compare it with"):
-            prove._References(other, files, False, lambda *_: None).scores(subject())
+            verification._References(other, files, False, lambda *_: None).scores(subject())
 
 
 @pytest.mark.parametrize(
@@ -97,11 +98,11 @@ def test_what_is_no_model_is_told_before_minutes_of_work_with_the_others(
     files: list[Path], tmp_path: Path, last: str, says: str
 ) -> None:
     told: list[object] = []
-    request = prove.EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 1, False)
+    request = evaluation.EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 1, False)
     with pytest.raises((EdgenetError, DeviceError), match=says):
-        prove.verify_files([INT8, Path(last)], files, against=None, progress=lambda *one: told.append(one))
+        verification.verify_files([INT8, Path(last)], files, against=None, progress=lambda *one: told.append(one))
     with pytest.raises((EdgenetError, DeviceError), match=says):
-        prove.evaluate_models([str(INT8), last], request, lambda *one: told.append(one))
+        evaluation.evaluate_models([str(INT8), last], request, lambda *one: told.append(one))
     assert told == []
 
 
@@ -113,10 +114,10 @@ def test_a_container_runs_no_more_processes_than_it_is_lent(monkeypatch: pytest.
             started.append(workers)
             super().__init__(path, workers)
 
-    monkeypatch.setattr(prove, "ModelPool", Pool)
+    monkeypatch.setattr(subjects, "ModelPool", Pool)
     monkeypatch.setattr(machine, "cores", lambda: 64)
     monkeypatch.setattr(machine, "lent", lambda _: 1.2)
-    with prove.scorer(subject()) as scores:
+    with subjects.scorer(subject()) as scores:
         assert next(scores([np.zeros((1, 96, 96, 3), np.uint8)])).shape == (1, 20)
     assert started == [2]
 
@@ -139,7 +140,7 @@ def test_a_file_is_given_its_own_numbers_in_its_own_layout(
     tensor = TensorInfo("image", (1, 2, 1, 3), eats["dtype"], 0.01, zero_point)
     pool: Any = SimpleNamespace(info=SimpleNamespace(inputs=(tensor,)), map=lambda batches: batches)
     image = np.array([[[0, 100, 255]], [[100, 0, 255]]], np.uint8)
-    (batch,) = prove._prepared(pool, subject(layout=layout, **eats))([image[np.newaxis]])
+    (batch,) = subjects.prepared(pool, subject(layout=layout, **eats))([image[np.newaxis]])
     ours = batch.transpose(0, 2, 3, 1) if layout == "NCHW" else batch
     assert ours.shape == (1, 2, 1, 3)
     np.testing.assert_allclose(ours[0, 0, 0], expected, atol=1e-6)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from edgenet.dataset import LabelledImages, labelled
 from edgenet.errors import EdgenetError
-from edgenet.evaluate import Accuracy, evaluate, rank, wilson
 from edgenet.image import ImageError, Pixels, Preprocessing
+from edgenet.proof.accuracy import Accuracy, evaluate, rank, wilson
 
 PREP = Preprocessing(4, 4)
 Floats = npt.NDArray[np.float32]
