@@ -36,6 +36,8 @@ def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[s
             page.wait_for_timeout(30)
         page.until(f"{SHOWN} === 'tench, Tinca tinca'")
         assert np.abs(np.subtract(pixel(page), (255, 128, 0))).max() < 10
+        picture = "document.getElementById('picture')"
+        assert page.evaluate(f"{picture}.width === 1280 && {picture}.height === 720")
         assert not page.is_visible("#empty")
         assert page.inner_text("#labels li:first-child .name") == "tench, Tinca tinca"
         assert page.inner_text("#labels li:first-child .share") == "75.0 %"

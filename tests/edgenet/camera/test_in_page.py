@@ -214,12 +214,15 @@ def test_a_foreign_files_logits_become_probabilities_in_the_page_as_they_do_here
     with serving() as view, opened(chrome, f"{view.url}healthz") as page:
         shown = page.evaluate(script, [foreign, frames])
         own = page.evaluate(script, [{**foreign, "probabilities": True}, frames[1:2]])
+        negative = page.evaluate(script, [foreign, [[0.9, -0.4, 0.5]]])
         with pytest.raises(Exception, match="The model answers NaN"):
             page.evaluate(script, [foreign, [[float("nan"), 0.5]]])
     powers = np.exp(frames)
     softmax = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(shown, [frames[0], *softmax[1:]], atol=1e-6)  # once logits, always logits
     np.testing.assert_allclose(own, frames[1:2], atol=1e-6)
+    assert min(negative[0]) > 0
+    assert sum(negative[0]) == pytest.approx(1)
 
 
 def test_the_page_puts_the_same_label_first_as_the_server(chrome: Any) -> None:

@@ -58,8 +58,8 @@ def test_a_browsers_camera_is_answered_by_the_server(chrome: Any, symbol: tuple[
         page.click("#camera")
         assert page.inner_text("#camera").startswith("Start")
         page.until("document.getElementById('banner').textContent.includes('is gone')")
-        view.show(update(10_000, plain(0, 0, 255)))  # of somebody else's camera
-        eventually(lambda: np.abs(np.subtract(pixel(page), (255, 0, 0))).max() < 10)
+        view.show(update(10_000, plain(0, 0, 255, (640, 480))))  # of somebody else's camera, as large as ours was
+        eventually(lambda: np.abs(np.subtract(pixel(page, 0.1, 0.1), (255, 0, 0))).max() < 10)
         assert page.complaints == []
 
 
@@ -151,6 +151,8 @@ def test_a_camera_that_was_stopped_before_it_was_open_is_off(chrome: Any) -> Non
         eventually(lambda: loop.answered > 3)
         assert page.evaluate(LIVE) == 1
         assert page.evaluate("locks.map(({ released }) => released)") == [False]  # the screen stays on
+        page.evaluate("() => { locks[0].released = true; document.dispatchEvent(new Event('visibilitychange')); }")
+        page.until("locks.length === 2", 5)  # and again, after somebody was elsewhere
         page.click("#camera")
         assert page.evaluate(LIVE) == 0
         page.until("locks.every(({ released }) => released)", 5)
