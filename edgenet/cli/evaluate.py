@@ -47,9 +47,10 @@ def evaluate(
     """Measure top-1 and top-5 with a 95 % interval."""
     from edgenet.errors import GateMissed
     from edgenet.proof import evaluation
+    from edgenet.proof.options import EvaluationRequest
     from edgenet.reports import proof as report
 
-    request = evaluation.EvaluationRequest(
+    request = EvaluationRequest(
         data=data,
         limit=limit,
         labels=options.labels_in(labels),

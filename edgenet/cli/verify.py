@@ -30,18 +30,18 @@ def verify(
 ) -> None:
     """Compare files with their float Keras network on real images; exit 3 if one misses its precision's gate."""
     from edgenet.dataset import image_files
-    from edgenet.errors import GateMissed, UsageError
+    from edgenet.errors import GateMissed
     from edgenet.nets.network import open_float
     from edgenet.proof import verification
     from edgenet.proof.agreement import proves_little
+    from edgenet.proof.options import check_verify
     from edgenet.reports import proof as report
     from edgenet.reports.short_names import short_names
 
-    if not against and (weights or classes or size):
-        raise UsageError("--weights, --classes and --size say which network --against means; give it, too")
+    range_ = options.value(input_range)
+    check_verify(files, against, weights, classes, range_, size)
     with Progress() as progress, tempfile.TemporaryDirectory() as generated:
         pictures = image_files(images or verification.generated_images(Path(generated)), limit)
-        range_ = options.value(input_range)
         network = None
         if against:
             progress("load the float network", 0, 0)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from devices.machine import at_once
-from devices.runtimes.model_file import SUFFIXES, check_model_file
+from devices.runtimes.model_file import check_model_file
 from devices.runtimes.pool import ModelPool
-from edgenet import artifact
 from edgenet.artifact import Artifact
 from edgenet.dataset import LabelledImages, labelled
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
-from edgenet.nets.network import Network, check_model, names_a_network, open_float
+from edgenet.nets.network import Network, check_model, open_float
 from edgenet.proof.accuracy import Accuracy, evaluate
+from edgenet.proof.options import EvaluationRequest, check_evaluate, is_model_file
 from edgenet.proof.subjects import BATCH, open_artifact, prepared
 
 Progress = Callable[[str, int, int], None]
@@ -36,23 +35,6 @@ class Evaluation:
     accuracy: Accuracy
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationRequest:
-    """What evaluate is to do with each model; the fields are the command's options."""
-
-    data: Path
-    limit: int | None
-    labels: Labels | None
-    wnids: Path | None
-    weights: str
-    classes: int | None
-    input_range: str
-    size: int | None
-    crop: Literal["center", "squash"] | None  # None: center
-    workers: int | None
-    trust: bool
-
-
 def evaluate_models(models: Sequence[str], request: EvaluationRequest, progress: Progress) -> tuple[Evaluation, ...]:
     """Measure top-1 and top-5 of model files and of networks.
 
@@ -61,41 +43,13 @@ def evaluate_models(models: Sequence[str], request: EvaluationRequest, progress:
         EdgenetError: a class folder fits no label, or a picture cannot be read.
         DeviceError: a file cannot be opened.
     """
-    _refuse_idle_options(models, request)
+    check_evaluate(models, request)
     for model in models:  # all, before minutes of work
         if is_model_file(model):
             check_model_file(model)
         else:
             check_model(model)
     return tuple(_evaluate_model(model, request, progress) for model in models)
-
-
-def _refuse_idle_options(models: Sequence[str], request: EvaluationRequest) -> None:
-    """Refuse an option that concerns none of the models."""
-    files = [model for model in models if is_model_file(model)]
-    foreign = any(not artifact.manifest_path(Path(model)).exists() for model in files)
-    network = any(names_a_network(model) for model in models if model not in files)
-    keras = any(not names_a_network(model) for model in models if model not in files)
-    for option, given, used, whose in (
-        ("--weights", request.weights, network, "networks that are named"),
-        ("--classes", request.classes, network, "networks that are named"),
-        ("--size", request.size, keras, "Keras models of your own"),
-        ("--trust", request.trust, keras, "Keras models of your own"),
-        (
-            "--input-range",
-            request.input_range,
-            keras or foreign,
-            "Keras models of your own and files without a manifest",
-        ),
-        ("--crop", request.crop, keras or network or foreign, "all but files whose manifest says it"),
-    ):
-        if given and not used:
-            raise UsageError(f"{option} concerns {whose}, and there is none here; leave it out")
-
-
-def is_model_file(model: str) -> bool:
-    """Say whether a runtime opens this, rather than Keras."""
-    return Path(model).suffix.lower() in SUFFIXES
 
 
 def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | None, progress: Progress) -> Evaluation:

@@ -305,14 +305,32 @@ def test_pictures_that_are_not_read_are_told_of(edgenet: Edgenet, pictures: Path
         ("theirs.tflite", ("--size", 64)),
         ("theirs.tflite", ("--classes", 3)),
         ("theirs.tflite", ("--trust",)),
+        ("symbols", ("--workers", 2)),
     ],
 )
 def test_an_option_that_concerns_no_model_is_refused(
     edgenet: Edgenet, made: Path, pictures: Path, tmp_path: Path, file: str, option: tuple[object, ...]
 ) -> None:
     (tmp_path / "theirs.tflite").write_bytes((made / FILES[0]).read_bytes())
-    ran = edgenet("evaluate", (tmp_path if file == "theirs.tflite" else made) / file, "--data", pictures, *option)
+    model = {"theirs.tflite": tmp_path / file, "symbols": file}.get(file, made / file)
+    ran = edgenet("evaluate", model, "--data", pictures, *option)
     assert (ran.code, ran.out) == (2, "")
+    assert f"{option[0]} concerns" in ran.err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--input-range", "0..1"),
+        ("--input-range", "0..1", "--against", "symbols"),
+        ("--size", 64, "--against", "symbols"),
+        ("--weights", "none", "--against", "mine.keras"),
+        ("--classes", 3, "--against", "mine.keras"),
+    ],
+)
+def test_an_option_that_verify_would_ignore_is_refused(edgenet: Edgenet, option: tuple[object, ...]) -> None:
+    ran = edgenet("verify", INT8, *option)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert f"{option[0]} concerns" in ran.err
 
 

@@ -20,6 +20,7 @@ from edgenet import artifact
 from edgenet.artifact import Artifact, Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.proof import evaluation, subjects, verification
+from edgenet.proof.options import EvaluationRequest
 from tests.edgenet.symbols_files import INT8
 
 
@@ -98,7 +99,7 @@ def test_what_is_no_model_is_told_before_minutes_of_work_with_the_others(
     files: list[Path], tmp_path: Path, last: str, says: str
 ) -> None:
     told: list[object] = []
-    request = evaluation.EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 1, False)
+    request = EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 1, False)
     with pytest.raises((EdgenetError, DeviceError), match=says):
         verification.verify_files([INT8, Path(last)], files, against=None, progress=lambda *one: told.append(one))
     with pytest.raises((EdgenetError, DeviceError), match=says):
