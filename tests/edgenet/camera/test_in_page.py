@@ -365,6 +365,7 @@ def test_what_is_held_in_a_pause_is_seen_anew_without_what_was_before(chrome: An
             page.keyboard.press(" ")
             page.wait_for_timeout(400)
             assert pixel(page, 0.75, 0.25)[0] > 200  # clockwise, as what was held
-            page.keyboard.press("m")
-            page.wait_for_selector(".mirrored")
+            for state in ("attached", "detached"):
+                page.keyboard.press("m")
+                page.wait_for_selector(".mirrored", state=state)
             assert page.complaints == []
