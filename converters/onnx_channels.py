@@ -26,8 +26,11 @@ def pad_channels(graph: Graph) -> int:
         return name
 
     fixed, makers, takers, depthwise = {INPUT, OUTPUT}, [], [], []
+    width: dict[str, int | None] = {}  # channels, where known
     for node in graph.nodes:
         tensors = [name for name in node.inputs if name not in graph.constants] + [node.output]
+        weight = graph.constants.get(node.inputs[1]) if node.op == "Conv" else None
+        width[node.output] = width.get(tensors[0]) if weight is None else len(weight)
         if node.op == "Conv" and any(name not in graph.constants for name in node.inputs[1:]):
             fixed.update(tensors)
         elif node.op == "Conv" and node.attributes.get("group", 1) == 1:
@@ -36,7 +39,9 @@ def pad_channels(graph: Graph) -> int:
         elif _is_depthwise(graph, node):
             depthwise.append(node)
             parent[root(node.inputs[0])] = root(node.output)
-        elif node.op in UNARY | POOLS or (node.op in ("Add", "Mul") and len(tensors) == 3):
+        elif node.op in UNARY | POOLS or (
+            node.op in ("Add", "Mul") and len(tensors) == 3 and width.get(tensors[0]) == width.get(tensors[1])
+        ):  # one channel times many must stay one
             for name in tensors[:-1]:
                 parent[root(name)] = root(node.output)
         else:

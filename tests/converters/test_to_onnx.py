@@ -374,6 +374,23 @@ def test_gates_of_bytes_have_no_bias(activation: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_a_gate_of_one_channel_for_all_stays_one(precision: Any, tmp_path: Path) -> None:
+    """Spatial attention: what is gated has a width that depthwise kernels are slow in, and others do get channels."""
+    image = layers.Input((24, 24, 3))
+    x = layers.Conv2D(24, 3, strides=2, padding="same", activation="relu6")(image)
+    gate = layers.Conv2D(1, 7, padding="same", activation="sigmoid")(layers.DepthwiseConv2D(3, padding="same")(x))
+    x = layers.Conv2D(20, 1, activation="relu")(layers.Multiply()([gate, x]))
+    x = layers.Conv2D(8, 1)(layers.DepthwiseConv2D(3, activation="relu")(x))
+    model = keras.Model(image, layers.Dense(4, "softmax")(layers.GlobalAveragePooling2D()(x)))
+    images = pictures(6, 24)
+    done = written(to_onnx.quantize(model, [images], **V1, precision=precision), tmp_path / "q.onnx")
+    assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, **V1)).max() < 0.01
+    convolutions = [node for node in onnx.load_from_string(done.onnx).graph.node if node.op_type == "Conv"]
+    groups = [a.i for node in convolutions for a in node.attribute if a.name == "group" and a.i > 1]
+    assert groups == [24, 32]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
 def test_an_activation_on_the_logits_is_not_lost(precision: Any, tmp_path: Path) -> None:
     image = layers.Input((24, 24, 3))
     x = layers.Conv2D(16, 3, activation="relu")(layers.Conv2D(16, 3, strides=2, activation="relu")(image))
