@@ -71,6 +71,10 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgenet' has no attribute {name!r}")
