@@ -20,6 +20,7 @@ from edgenet import artifact
 from edgenet.conditions import conditions
 from edgenet.gain import Gain as Gain
 from edgenet.gain import gain_of, outside
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     from devices.bench import Bench
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from edgenet.artifact import Manifest
     from edgenet.results.recorder import Recorder
 
-Progress = Callable[[str, int, int], None]
 Tell = Callable[[int, int, str], None]
 Keep = Callable[[Path, int, Repetition], None]
 

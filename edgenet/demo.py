@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from edgenet.benchmarking import Row, benchmark
 from edgenet.dataset import labelled
 from edgenet.nets.network import open_network
 from edgenet.order import Order, calibration_images
+from edgenet.progress import Progress
 from edgenet.proof.accuracy import Accuracy
 from edgenet.proof.evaluation import evaluate_file, evaluate_network
 from edgenet.proof.verification import Verification, verify_files
 from edgenet.symbols.generate import write_folder
 from edgenet.symbols.glyphs import LABELS
-
-Progress = Callable[[str, int, int], None]
 
 # The embedded weights were trained on seed 1 and tested on seed 2; nothing here has been seen by them.
 CALIBRATION_SEED, EVALUATION_SEED = 3, 4

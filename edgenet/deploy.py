@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, get_args
 
 from edgenet import publish
@@ -11,8 +10,8 @@ from edgenet.artifact import Artifact
 from edgenet.errors import UsageError
 from edgenet.nets.network import Network
 from edgenet.order import Order
+from edgenet.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much (0: nobody knows)."""
 
 FloatPrecision = Literal["float32", "float16"]

@@ -16,7 +16,6 @@ from edgenet import publish
 from edgenet.artifact import Artifact, Attempt, Manifest
 from edgenet.conditions import crowd_here
 from edgenet.dataset import batches
-from edgenet.deploy import Progress
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.hygiene import check_images, pixels_sha256, refuse_overlap
 from edgenet.image import Preprocessing
@@ -24,6 +23,7 @@ from edgenet.int8.candidates import Corrected, IntegerPrecision, Work, correct_n
 from edgenet.int8.trial import Candidate, Images, choose, classes, drop_points
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Calibration, Demand, Order
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     from converters.int8.explain import Loss

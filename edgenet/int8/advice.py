@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgenet.int8.island_latency import IslandLatency
-from edgenet.int8.search import Progress, corrected
+from edgenet.int8.search import corrected
 from edgenet.int8.trial import Images, drop_points, judged
 from edgenet.order import Demand
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     from edgenet.int8.search import Found

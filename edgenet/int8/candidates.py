@@ -16,6 +16,7 @@ from edgenet.artifact import Attempt, Manifest
 from edgenet.int8.trial import Candidate, Images
 from edgenet.nets.network import Network
 from edgenet.order import Demand
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from edgenet.int8.search import Found
 
 IntegerPrecision = Literal["int8", "int16x8", "dynamic"]
-Progress = Callable[[str, int, int], None]
 
 HOLD_OUT_EVERY = 3
 """Every third calibration image is kept apart from corrections, to judge them by."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgenet.int8.side_by_side import fastest_ms
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     from converters.int8.prepare import Prepared
     from converters.int8.simulator import State
-
-Progress = Callable[[str, int, int], None]
 
 
 class IslandLatency:

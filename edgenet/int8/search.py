@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from edgenet.int8.side_by_side import fastest_ms
 from edgenet.int8.trial import Images, better, judged, noise
 from edgenet.nets.network import Network
 from edgenet.order import NONE, Demand
+from edgenet.progress import Progress
 
 if TYPE_CHECKING:
     from converters.int8.clipping import Cheapest
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from converters.int8.prepare import Copied, Prepared
     from converters.int8.simulator import State
 
-Progress = Callable[[str, int, int], None]
 
 CHEAPEST = "ranges that cost least, tensor by tensor"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,10 @@ from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing
 from edgenet.labels import Labels
 from edgenet.nets.network import Network, check_model, open_float
+from edgenet.progress import Progress
 from edgenet.proof.accuracy import Accuracy, evaluate
 from edgenet.proof.options import EvaluationRequest, check_evaluate, is_model_file
 from edgenet.proof.subjects import BATCH, open_artifact, prepared
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

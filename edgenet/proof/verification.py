@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from edgenet.dataset import batches
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.image import Preprocessing
 from edgenet.nets.network import Network, reopen
+from edgenet.progress import Progress
 from edgenet.proof.agreement import Agreement, Verdict, agree, judge, one_answer
 from edgenet.proof.subjects import BATCH, Scorer, open_artifact, scorer
-
-Progress = Callable[[str, int, int], None]
 
 GENERATED_PER_CLASS, GENERATED_SEED = 10, 5
 
