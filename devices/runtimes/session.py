@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from devices.errors import ModelUnreadable
 from devices.runtimes.runtime import Session
 
 
@@ -15,6 +16,10 @@ def open_session(path: Path, threads: int) -> Session:
 
     threads: of one inference. Raises ModelUnreadable with the runtime's own reason, RuntimeMissing.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as exc:  # of a file from a system that writes names another way
+        raise ModelUnreadable(f"{path}: Python's runtimes open no path that is not UTF-8: rename it") from exc
     if path.suffix.lower() == ".tflite":
         from devices.runtimes.litert_runtime import LiteRTSession
 

@@ -87,6 +87,8 @@ def test_truncated_and_corrupt_files_give_the_runtimes_reason(tmp_path: Path) ->
     says = refused(write(tmp_path, "t.onnx", tiny_onnx()[:200]), ModelUnreadable)
     assert "ONNX Runtime" in says
     assert "protobuf" in says.lower()
+    whole = write(tmp_path, os.fsdecode(b"\xff.onnx"), tiny_onnx())
+    assert "open no path that is not UTF-8: rename it" in refused(whole, ModelUnreadable)
 
 
 @pytest.mark.parametrize(("how", "name"), [("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")])
