@@ -36,6 +36,11 @@ def info(
     if not names_a_network(name) and Path(name).exists():
         kind = "folder" if Path(name).is_dir() else "file"
         raise UsageError(f"{name} is a {kind}: info shows networks by name; what a model file is, its .json says")
+    if name == "symbols":
+        from edgenet.symbols.embedded import SPEC
+
+        like = f"{SPEC.name} --classes {SPEC.classes}"
+        raise UsageError(f"symbols is a network by another name, trained: edgenet info {like}")
     spec = ModelSpec.parse(name, classes)
     if block is Block.standard and spec.variant:
         raise UsageError(f"{spec.name} is a variant already; --block goes with plain mobilenet_v1")

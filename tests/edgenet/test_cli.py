@@ -454,6 +454,7 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
     [
         (("info", "mobilenet_v7"), 2, "did you mean"),
         (("info", __file__), 2, "is a file"),
+        (("info", "symbols"), 2, "edgenet info mobilenet_v2_0.35_96 --classes 20"),
         (("convert", "mobilenet_v2", "--precision", "int8"), 2, "float32"),
         (("convert", "no/such/model.keras"), 1, "does not exist"),
         (("convert", "mobilenet_v2_0.35_96", "--weights", "/no/such.h5"), 1, "/no/such.h5"),
