@@ -334,12 +334,20 @@ class Cable(threading.Thread):
 
     def roam(self) -> None:
         """End what runs on the browser's side alone, as where a phone changes its network."""
-        for plug in self._plugs[::2]:
+        self._end(self._plugs[::2])
+
+    def sleep(self) -> None:
+        """End what runs on the server's side alone, as while a laptop sleeps; who sends something then is told."""
+        self._end(self._plugs[1::2])
+
+    @staticmethod
+    def _end(plugs: list[socket.socket]) -> None:
+        for plug in plugs:
             with suppress(OSError):
                 plug.shutdown(socket.SHUT_RDWR)
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        with suppress(OSError):
+        try:
             while data := one.recv(1 << 16):
                 self.whole.wait()
                 if len(data) > 4096:
@@ -347,6 +355,9 @@ class Cable(threading.Thread):
                 other.sendall(data)
             if not self.roams:
                 other.shutdown(socket.SHUT_WR)
+        except OSError:
+            if one in self._plugs[::2]:
+                self._end([one])
 
     def close(self) -> None:
         for plug in (self._door, *self._plugs):
@@ -426,6 +437,15 @@ def test_a_phone_that_changes_its_network_goes_on_sending(chrome: Any) -> None:
         page.wait_for_timeout(100)
         assert not page.is_visible("#banner")  # why it was lost is of no interest any more
         assert json.loads(get(f"{view.url}stats.json")[2])["encoded"] < 5  # it still sees its own
+
+
+def test_a_laptop_that_wakes_up_sees_pictures_again_within_seconds(chrome: Any) -> None:
+    with serving() as view, far(view, roams=True) as (cable, address), opened(chrome, address) as page:
+        view.show(update(0, plain(0, 0, 0), label="before"))
+        page.until(f"{SHOWN} === 'before'")
+        cable.sleep()
+        view.show(update(1, plain(0, 0, 0), label="after"))
+        page.until(f"{SHOWN} === 'after'", 12)
 
 
 def test_a_page_that_finds_no_room_asks_less_and_less_often(chrome: Any, monkeypatch: pytest.MonkeyPatch) -> None:

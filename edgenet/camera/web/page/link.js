@@ -63,6 +63,7 @@ export class Link {
       if (quiet() > NO_DOOR) this.closed(socket, {});
     } else if (quiet() > SILENT) {
       this.asking = true;
+      this.wantPictures(this.pictures); // nothing new, but a server that knows no such socket any more ends it
       const there = await answers();
       this.asking = false;
       if (quiet() > (there ? LONGEST : SILENT) && !this.busy && !document.hidden) this.closed(socket, {});
