@@ -87,7 +87,9 @@ def _put_addition_first(graph: Graph) -> None:
         outer = _split(graph, add, "Add")
         mul = made.get(outer[0]) if outer else None
         inner = _split(graph, mul, "Mul") if mul else None
-        if outer is None or mul is None or inner is None or len(read[mul.output]) != 1 or not np.all(inner[1]):
+        if outer is None or mul is None or inner is None or len(read[mul.output]) != 1:
+            continue
+        if np.abs(inner[1]).min() < NEARLY_ZERO:  # the quotient would leave float32
             continue
         if made.get(inner[0]) is not None and made[inner[0]].op in ("Conv", "Gemm"):
             continue  # a batch norm: it folds into what lies before it

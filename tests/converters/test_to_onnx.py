@@ -164,6 +164,16 @@ def test_a_users_model(size: int, tmp_path: Path) -> None:
     assert np.abs(answers(tmp_path / "q.onnx", images) - wanted(model, images, 1, 0)).max() < 0.05
 
 
+def test_a_channel_that_training_scaled_to_nothing_answers_its_shift(tmp_path: Path) -> None:
+    """A batch norm that no convolution can take, as DenseNet's: its shift divided by its scale would be infinite."""
+    image = layers.Input((24, 24, 3))
+    norm = layers.BatchNormalization(beta_initializer=keras.initializers.Constant(0.3))
+    x = layers.Conv2D(8, 3)(norm(layers.Conv2D(8, 3, strides=2, activation="relu")(image)))
+    model = keras.Model(image, layers.Dense(4, "softmax")(layers.GlobalAveragePooling2D()(x)))
+    norm.gamma.assign([1] * 7 + [1e-40])
+    same(model, tmp_path / "m.onnx", pictures(3, 24), **V1)
+
+
 def test_preprocess_input_inside_the_graph(tmp_path: Path) -> None:
     image = layers.Input((40, 40, 3))
     x = keras.applications.mobilenet_v2.preprocess_input(image)
