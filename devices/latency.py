@@ -136,6 +136,8 @@ def measure(
     Raises what the bench raises, and ModelUnreadable before the first timing where a file is plainly no model.
     """
     schedule = schedule or Schedule()
+    if schedule.repetitions < 1 or any(count < 1 for count in threads):
+        raise DeviceError("a measurement takes 1 repetition and 1 thread at least")
     bench = bench or PythonBench()
     cases = _cases(paths, threads)
     rng = np.random.default_rng(seed)
@@ -163,7 +165,7 @@ def _cases(paths: Sequence[str | os.PathLike[str]], threads: Sequence[int]) -> l
     """Look at the files before anything is timed: hours later they may be gone, or others."""
     files = [check_model_file(path) for path in paths]
     known = {path: (sha256(path), path.stat().st_size) for path in files}
-    return [_Case(path, count, *known[path]) for path in files for count in threads]
+    return [_Case(path, int(count), *known[path]) for path in files for count in threads]
 
 
 def _repeat(

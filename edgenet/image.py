@@ -103,7 +103,7 @@ class Preprocessing:
 
     def sha256(self) -> str:
         """Return the hash of these parameters: of their JSON with sorted keys and no spaces."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), default=int)  # numpy's
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import cast
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ def test_hash_of_the_parameters_is_stable_and_tells_them_apart() -> None:
     )
     others = {Preprocessing(224, 224, "squash").sha256(), Preprocessing(224, 192).sha256(), prep.sha256()}
     assert len(others) == 3
+    assert Preprocessing(cast("int", np.int64(224)), 224).sha256() == prep.sha256()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from devices.device import Android, DeviceState, probe
+from devices.errors import DeviceError
 from devices.latency import Latency, measure
 from devices.native.runner import OperatorTime
 from devices.profile import Published, find
@@ -196,6 +198,19 @@ def test_outliers_and_notes_are_in_the_document(tmp_path: Path) -> None:
     (one,) = benchmark([file], (1,), ONCE, lambda *_: None, bench=Board([far, run()]))
     document = row_json(one)
     assert (document["outliers"], document["threads_note"]) == (1, "")
+
+
+def test_a_schedule_of_none_is_refused_and_counts_may_be_numpys() -> None:
+    counts: Any = np.arange(3)
+
+    def quiet(*_: object) -> None: ...
+
+    for threads, schedule in ((counts, ONCE), ((1,), dataclasses.replace(ONCE, repetitions=0))):
+        with pytest.raises(DeviceError, match="1 repetition and 1 thread at least"):
+            benchmark([INT8], threads, schedule, quiet, bench=Board([]))
+    schedule = dataclasses.replace(ONCE, repetitions=counts[2])
+    rows = benchmark([INT8], counts[1:], schedule, quiet, bench=Board([run()] * 4))
+    assert [row.latency.threads for row in rows] == [1, 2]
 
 
 def test_the_samples_of_a_document_are_those_that_count_and_its_repetitions_all(tmp_path: Path) -> None:
