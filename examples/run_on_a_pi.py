@@ -25,7 +25,8 @@ def main(model: Path, picture: Path) -> None:
     classify = runner.get_signature_runner()
     probabilities = classify(image=pixels[np.newaxis])["probabilities"][0]
     for index in np.argsort(probabilities)[::-1][:5]:
-        print(f"{probabilities[index]:6.1%}  {labels[index]}")
+        name = labels[index] if labels else f"class {index}"  # a file made without labels knows none
+        print(f"{probabilities[index]:6.1%}  {name}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,13 @@ def test_examples(tmp_path: Path) -> None:
     picture = sorted((tmp_path / "images" / "heart").iterdir())[0]
     best = run("run_on_a_pi.py", tmp_path / "symbols_int8.tflite", picture).splitlines()[0]
     assert best.endswith("heart")
+    manifest = tmp_path / "symbols_int8.tflite.json"
+    known = json.loads(manifest.read_text())
+    which = known["output"]["labels"].index("heart")
+    shutil.copy(tmp_path / "symbols_int8.tflite", tmp_path / "nameless.tflite")
+    nameless = {**known, "output": {**known["output"], "labels": []}}
+    (tmp_path / "nameless.tflite.json").write_text(json.dumps(nameless))
+    assert run("run_on_a_pi.py", tmp_path / "nameless.tflite", picture).splitlines()[0].endswith(f"class {which}")
     timed = run("time_on_a_board.py", "local", tmp_path / "symbols_int8.tflite")
     assert "symbols_int8.tflite on local: " in timed
 
