@@ -22,7 +22,7 @@ from edgenet.image import Preprocessing
 from edgenet.int8.candidates import Corrected, IntegerPrecision, Work, correct_network, held_out, hold_against_simulator
 from edgenet.int8.trial import Candidate, Images, choose, classes, drop_points
 from edgenet.nets.network import Network
-from edgenet.order import NONE, Calibration, Demand, Order
+from edgenet.order import Calibration, Demand, Order
 from edgenet.progress import Progress
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def quantize(
         corrected = correct_network(work, on, demand) if len(images) >= FEWEST_TO_CORRECT else None
         if corrected is None:
             warn(f"nothing is corrected, calibration alone decides: that takes {_lacking(network, len(images))}")
-        elif crowd and precision == "int8" and demand.keep_float != (NONE,):
+        elif crowd and corrected.found and corrected.found.timed:
             warn(
-                f"this machine is busy ({crowd}): latency decides which layers stay float or get wider, and in noise "
+                f"this machine is busy ({crowd}): latency decided which layers stay float or get wider, and in noise "
                 "fewer may; quantize again when nothing else runs here"
             )
     if demand.names_layers and corrected is None:

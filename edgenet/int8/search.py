@@ -82,6 +82,7 @@ class Found:
         base: float weights, ranges and islands that its corrections started from.
         method: the correction; None where none helped.
         attempts: what was tried, in order.
+        timed: latency had a part in it: another machine, or this one when it is busy, may find something else.
     """
 
     prepared: Prepared
@@ -89,6 +90,7 @@ class Found:
     base: State
     method: Method | None
     attempts: tuple[Attempt, ...]
+    timed: bool
 
 
 def search(
@@ -131,7 +133,7 @@ def search(
     walk.more_images()
     if best:
         walk.distillation()
-    return Found(walk.prepared, walk.state, walk.base, walk.method, tuple(walk.attempts))
+    return Found(walk.prepared, walk.state, walk.base, walk.method, tuple(walk.attempts), walk.timed)
 
 
 def corrected(found: Found, base: State, training: np.ndarray) -> State:
@@ -161,6 +163,7 @@ class _Walk:
         self._channels: Mapping[int, np.ndarray] = {}
         """The same of each channel alone, in the ranges that were seen."""
         self.attempts: list[Attempt] = []
+        self.timed = False
         self._best: Attempt | None = None
         self._most = 0.0  # agreement of any step kept
 
@@ -235,6 +238,7 @@ class _Walk:
             return wide, ""
         pairs = ((self.prepared, self.base), (wide.prepared, wide.state))
         files = [prepare.Writer(one, state, self.every).tflite(state).flatbuffer for one, state in pairs]
+        self.timed = True
         before, after = fastest_ms(files, 4, functools.partial(self.progress, "measure wider layers"))
         if after <= CHEAP * before:
             return wide, f", {after / before:.2f}x the latency"
@@ -298,6 +302,7 @@ class _Walk:
         simulator = self.prepared.simulator
         limit = DEAR if sqnr_db < POOR_DB else CHEAP
         some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
+        self.timed = True
         latencies = IslandLatency(self.prepared, self.base, self.every, self.progress)
         tell = functools.partial(self.progress, "what each tensor costs")
         known = self._noise or noise_alone(simulator, self.base, self.every, tell)

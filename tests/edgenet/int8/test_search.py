@@ -322,7 +322,7 @@ def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     told: list[str] = []
     file = searched(coarse, few, tmp_path, Demand(), told.append)
     assert [
-        line for line in told if line.startswith("this machine is busy (its load was 9.0 on 2 processors): latency")
+        line for line in told if line.startswith("this machine is busy (its load was 9.0 on 2 processors): latency d")
     ]
     attempts = simulated(file)
     place = next(i for i, attempt in enumerate(attempts) if attempt.what.startswith("islands of float"))
