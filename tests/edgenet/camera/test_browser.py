@@ -31,6 +31,10 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_
 def test_the_page_shows_pictures_labels_and_figures(chrome: Any, options: dict[str, Any]) -> None:
     with serving() as view, opened(chrome, view.url, **options) as page:
         page.wait_for_selector("#empty:visible")
+        view.show(replace(update(0), paused=True))
+        page.wait_for_selector("#paused:visible")
+        edges = "(({ top, bottom }) => [top, bottom])(document.getElementById('%s').getBoundingClientRect())"
+        assert page.evaluate(edges % "empty")[1] < page.evaluate(edges % "paused")[0]
         for number in range(20):
             view.show(update(number, plain(0, 128, 255, (720, 1280)), label="tench, Tinca tinca"))
             page.wait_for_timeout(30)
