@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+# Libraries print there, so it is lost; see terminal.py. "-" would be a file of that name.
+_NOWHERE = ("-", "/dev/stdout", "/dev/stderr", "/dev/fd/1", "/dev/fd/2")
 _PIXELS = re.compile(r"[0-9]{1,9}")
 
 
@@ -137,6 +139,10 @@ def camera(
 
     if view is View.none and not (record or log or json):
         raise UsageError("--view none shows nothing: give --log, --record or --json with it")
+    if log is not None and str(log) in _NOWHERE:
+        raise UsageError(
+            f"--log {log}: stdout is for --json alone; give a file, or another program's input: --log >(jq .label)"
+        )
     if in_browser and json:
         raise UsageError("--in-browser keeps everything in the page: --json needs the model to run here")
     if not math.isfinite(smooth):

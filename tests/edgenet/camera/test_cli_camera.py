@@ -454,6 +454,7 @@ def test_a_phone_is_shown_the_page_at_an_address_that_its_browser_trusts(tmp_pat
     ("arguments", "code", "words"),
     [
         (("--view", "none"), 2, "--view none shows nothing"),
+        (("--log", "/dev/stdout"), 2, "--log /dev/stdout: stdout is for --json alone; give a file, or"),
         (("--roi", "1,2,3"), 2, "--roi 1,2,3: give x,y,width,height"),
         (("--roi", "0,0,0,9"), 2, "--roi 0,0,0,9: give x,y,width,height"),
         (("--rotate", "45"), 2, "--rotate 45: give 0, 90, 180 or 270"),
