@@ -31,14 +31,12 @@ from typing import Any
 import numpy as np
 
 from converters.int8 import ranges as allowed_ranges
+from converters.int8.arithmetic import SMALLEST_SCALE
 from converters.onnx_graph import OPSET_16_BIT, OUTPUT, Graph, Node
 from converters.onnx_plan import PASSING, WEIGHTED, Plan
 
 LARGEST_SUM = 2.0**24
 """Up to which float32 holds every whole number."""
-
-SMALLEST_SCALE = 1e-30
-"""Of weights: smaller ones are none, and products of their scale would leave float32."""
 
 LARGEST_BIAS = 2**30
 """In steps: a dead channel's weight scale near zero would make the int32 bias overflow."""

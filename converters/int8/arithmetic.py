@@ -17,6 +17,9 @@ from converters.int8 import graph
 STEPS = 255
 INPUT = -1
 
+SMALLEST_SCALE = 1e-30
+"""Of weights: smaller ones are none, and products of their scale would leave float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -69,7 +72,7 @@ def kernel_scale(layer: Any, kernel: np.ndarray) -> np.ndarray:
     """Return the real value of one step of each output channel's weights: 127 steps reach its largest."""
     axes = (0, 1) if graph.depthwise(layer) else tuple(range(kernel.ndim - 1))
     scale = np.abs(kernel).max(axis=axes, keepdims=True).astype(np.float32) / np.float32(127)
-    return np.where(scale == 0, np.float32(1), scale)
+    return np.where(scale < SMALLEST_SCALE, np.float32(1), scale)
 
 
 def lifted(layer: Any, kernel: np.ndarray, bias: np.ndarray, input_scale: np.float32) -> np.ndarray:

@@ -205,6 +205,10 @@ def test_a_dead_channel_answers_its_bias(case: Case, images: np.ndarray) -> None
     held = case.simulator.stored(images[:2], state)[point][..., DEAD_CHANNEL] * state.ranges[point].scale
     np.testing.assert_allclose(held, bias[DEAD_CHANNEL], atol=state.ranges[point].scale)
     assert bias[DEAD_CHANNEL] > 1
+    kernel, bias = kernel.copy(), bias.copy()
+    kernel[..., DEAD_CHANNEL], bias[DEAD_CHANNEL] = 3e-43, 0  # in float32, its steps times those of its input are none
+    none = replace(state, weights={**state.weights, "wide": (kernel, bias)})
+    assert not case.simulator.stored(images[:2], none)[point][..., DEAD_CHANNEL].any()
 
 
 def test_means_between_two_levels_are_rounded_as_the_file_does() -> None:
