@@ -19,9 +19,11 @@ def demo(
 ) -> None:
     """Build, convert, quantize, verify, evaluate and measure the embedded classifier of printed symbols."""
     from edgenet import demo as job
+    from edgenet.appearing import check_folder
     from edgenet.errors import GateMissed
     from edgenet.reports import benchmarks, proof
 
+    check_folder(out)
     with Progress() as progress:
         result = job.run(out, options.command_line(), progress)
     if json:

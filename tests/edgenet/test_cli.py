@@ -476,6 +476,7 @@ def test_without_a_stderr_the_result_is_what_it_is() -> None:
         (("verify", "/no/such.tflite"), 1, "/no/such.tflite"),
         (("evaluate", "/no/such.onnx", "--data", "/tmp"), 1, "/no/such.onnx"),
         (("cards", "-o", "page.docx"), 2, ".pdf"),
+        (("demo", "-o", __file__), 1, "test_cli.py is no folder; choose another folder"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(
