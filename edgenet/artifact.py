@@ -208,7 +208,9 @@ def load(path: Path) -> Artifact | None:
         text = beside.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
+    except OSError as exc:
+        raise EdgenetError(f"{beside}: cannot be read ({exc.strerror}); check it and its permissions") from exc
+    except UnicodeDecodeError as exc:
         raise EdgenetError(f"{beside}: cannot be read ({exc}); convert the model again") from exc
     try:
         manifest: Manifest = _read(Manifest, json.loads(text))

@@ -37,7 +37,8 @@ class LocalShell:
         try:
             (self._root / "run").mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise DeviceUnfit(f"cannot make a folder on this machine: {exc}") from exc
+            cure = "set EDGENET_CACHE_HOME to a folder of yours"
+            raise DeviceUnfit(f"cannot make {self._root} ({exc.strerror}): {cure}") from exc
         return str(self._root)
 
     @property

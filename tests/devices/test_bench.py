@@ -60,6 +60,7 @@ def test_where_this_machine_has_no_folder_for_us_it_is_measured_all_the_same(cac
         assert bench.info is None
         bench.state()
     assert "neither held nor probed" in said[0]
+    assert said[0].endswith("set EDGENET_CACHE_HOME to a folder of yours")
 
 
 def test_where_its_disk_is_full_it_is_measured_all_the_same(cache: Path) -> None:

@@ -74,6 +74,14 @@ def test_a_file_that_is_no_manifest_is_refused_in_a_line(tmp_path: Path, text: b
     assert "\n" not in str(caught.value)
 
 
+def test_a_manifest_that_cannot_be_read_is_no_reason_to_convert_again(tmp_path: Path) -> None:
+    file = copied(tmp_path, lambda _: None)
+    artifact.manifest_path(file).unlink()
+    artifact.manifest_path(file).mkdir()
+    with pytest.raises(EdgenetError, match=r"cannot be read \(Is a directory\); check it and its permissions$"):
+        artifact.load(file)
+
+
 @pytest.fixture(scope="module")
 def info(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
     with ModelProcess(write(tmp_path_factory.mktemp("tiny"), "tiny.tflite", tiny_tflite())) as process:
