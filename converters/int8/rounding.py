@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from converters.int8.arithmetic import SMALLEST_SCALE
+
 DAMPING = 0.01
 """Of the mean variance, as in the paper."""
 
@@ -76,6 +78,6 @@ def _inverse_factor(covariance: np.ndarray, damping: float) -> np.ndarray:
 def _with_scale_kept(whole: np.ndarray, weights: np.ndarray) -> np.ndarray:
     largest = np.abs(weights).argmax(axis=1)
     rows = np.flatnonzero(np.abs(whole).max(axis=1) < 127)
-    rows = rows[np.abs(weights).max(axis=1)[rows] > 0]
+    rows = rows[np.abs(weights).max(axis=1)[rows] > 127 * SMALLEST_SCALE]
     whole[rows, largest[rows]] = 127 * np.sign(weights[rows, largest[rows]])
     return whole
