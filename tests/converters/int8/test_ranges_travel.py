@@ -477,3 +477,18 @@ def test_16_bits_take_ranges_and_floats_too(case: Case) -> None:
     case.simulator.load(case.state)
     difference = logits(onnx_scores(made, case.images)) - logits(case.simulator.scores(case.images))
     assert np.median(np.abs(difference)) < 2 * logit_step(case)
+
+
+def test_of_two_sums_in_a_row_both_are_aligned() -> None:
+    """Aligning the second leaves the first as it is, which it adds to."""
+    x = layers.Input((4, 4, 3))
+    first, second = layers.Add(), layers.Add()
+    core = keras.Model(x, second([first([layers.Conv2D(2, 1)(x), layers.Conv2D(2, 1)(x)]), layers.Conv2D(2, 1)(x)]))
+    steps, made = graph.nodes(core), graph.producers(core)
+    spans = {i: Range(-1.0 - 0.3 * i, 2.0 - 0.2 * i) for i in range(len(steps))}
+    wider = ranges.aligned(core, dict.fromkeys(spans, "free"), spans)
+    for i, node in enumerate(steps):
+        if node.operation in (first, second):
+            addends = [wider[made[id(tensor)]] for tensor in node.input_tensors]
+            parts = [ranges.PARTS * float(one.scale) / float(wider[i].scale) for one in addends]
+            np.testing.assert_allclose(parts, np.rint(parts), rtol=1e-5)
