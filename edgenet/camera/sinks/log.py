@@ -44,6 +44,7 @@ class Log:
             self._file: FileIO | None = path.open("ab", buffering=0)  # each line at once: tail -f
         except OSError as exc:
             raise EdgenetError(f"cannot write {path}: {exc.strerror}; choose another file") from exc
+        self._waits = not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def show(self, update: Update) -> None:
         """Write the update's answer, unless it was the last one already."""
@@ -56,8 +57,10 @@ class Log:
         line = json.dumps(document(answer), ensure_ascii=False).encode() + b"\n"
         length = self._length + len(line)
         try:
-            while line and _has_room(self._file, self._quitting):
+            while line and (not self._waits or _has_room(self._file, self._quitting)):
                 line = line[self._file.write(line[:_PIECE]) :]
+            if line:  # somebody quits: nothing comes behind half a line
+                self.close()
         except OSError as exc:
             self._cut(self._length)
             self.close()
@@ -79,8 +82,6 @@ class Log:
 
 def _has_room(file: FileIO, quitting: threading.Event) -> bool:
     """Wait until a pipe takes a piece at once; False where somebody quits meanwhile."""
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return True
     while not select.select([], [file], [], 0.1)[1]:
         if quitting.is_set():
             return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +58,22 @@ def test_a_log_that_takes_no_more_is_one_line_and_ends_nothing() -> None:
 
 
 # Stills.
+
+
+def test_behind_half_a_line_comes_nothing(tmp_path: Path) -> None:
+    """Somebody quits while a pipe is full."""
+    pipe, quitting = tmp_path / "pipe", threading.Event()
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    log = Log(pipe, quitting=quitting)
+    quitting.set()
+    log.show(update(picture(), 1, labels=("x" * 6000, "y")))
+    assert len(os.read(reader, 1 << 16)) == 4096
+    log.show(update(picture(), 2))
+    assert os.read(reader, 1 << 16) == b""  # and it is closed
+    log.close()
+    os.close(reader)
 
 
 def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
