@@ -106,6 +106,8 @@ def test_the_model_runs_in_the_page(chrome: Any, symbol: tuple[Path, str, Pixels
             page.until("document.querySelector('#labels .bar').style.getPropertyValue('--smoothed') > 0.9")
             assert page.evaluate("document.querySelectorAll('#labels li').length") == 3
             page.wait_for_selector(".mirrored")
+            rows = "[...document.querySelectorAll('#figures div')]"
+            page.until(f"{rows}.some((row) => /^inference[0-9.]+ ms$/.test(row.textContent))")  # up to 250 ms later
             shown = figures(page)
             assert float(shown["inference"].split()[0]) > 0
             assert {"camera rate", "inference rate", "age p50 / p95", "preprocess", "draw", "dropped"} < set(shown)
