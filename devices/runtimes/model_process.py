@@ -209,9 +209,12 @@ class ModelProcess:
         return ModelCrashed(f"{self.path}: its runtime {how}{said}: likely corrupt; convert or download it again")
 
     def _last_words(self) -> str:
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 4096))
-        lines = self._log.read().decode("utf-8", "replace").splitlines()
+        try:
+            self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, self._log.tell() - 4096))
+            lines = self._log.read().decode("utf-8", "replace").splitlines()
+        except (OSError, ValueError):  # another thread closes it at this moment
+            return ""
         told = [line for line in lines if line.strip() and not line.startswith(("INFO:", "WARNING:", "W0000", "I0000"))]
         return one_line(told[-1], 120) if told else ""
 

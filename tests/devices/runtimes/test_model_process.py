@@ -182,6 +182,15 @@ def test_many_images_cross_in_several_messages(tmp_path: Path) -> None:
         assert np.array_equal(process.run(images[:4, ::-1]), process.run(np.ascontiguousarray(images[:4, ::-1])))
 
 
+def test_closing_it_as_it_dies_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        wait = process._process.wait
+        monkeypatch.setattr(process._process, "wait", lambda timeout: (wait(timeout), process.close())[0])
+        with pytest.raises(ModelCrashed, match="SIGKILL"):
+            process.run(pictures(1))
+
+
 def test_an_error_leaves_the_process_usable(tmp_path: Path) -> None:
     with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
         with pytest.raises(DeviceError, match="takes uint8, not float32"):
