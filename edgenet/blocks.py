@@ -32,14 +32,14 @@ def block_means(image: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.ND
     step = min(len(means), max(1, _STRIP // image[0].size))
     kind = np.uint16 if rows * columns * _LEVELS < 1 << 16 else np.uint32
     # For all strips: new memory costs more than the sums.
-    room = np.empty((3, step, means.shape[1] * columns, channels), kind)
-    room[0, :, width:] = 0  # what the last column of blocks lacks, adds nothing
+    room = np.empty((3 if columns >= 8 else 2, step, means.shape[1] * columns, channels), kind)
     shares = np.empty((step, *means.shape[1:]), np.uint32)
     for first in range(0, len(means), step):
         part = means[first : first + step]
         strip = image[first * rows : (first + step) * rows]
         lines, *spare = room[:, : len(part)]
         np.copyto(lines[:, :width], strip[::rows])
+        lines[:, width:] = 0  # what the last column of blocks lacks, adds nothing
         for row in range(1, rows):  # numpy adds bytes to larger numbers more slowly than if they are made such before
             more = strip[row::rows]  # one line less, where the last row of blocks lacks it
             into, converted = lines[: len(more), :width], spare[0][: len(more), :width]
@@ -75,13 +75,29 @@ def _divide(sums: npt.NDArray[np.uint32], pixels: int) -> None:
     sums >>= np.uint32(24)
 
 
-def _neighbours(one: _Sums, count: int, room: _Sums, spare: _Sums) -> _Sums:
-    """Add up every `count` neighbours of a row: [h, w, c] to [h, w - count + 1, c], by doubling, in room or spare."""
-    sums, have = one, 1
-    for bit in f"{count:b}"[1:]:
-        sums, room, spare = np.add(sums[:, :-have], sums[:, have:], out=room[:, : sums.shape[1] - have]), spare, room
-        have *= 2
-        if bit == "1":
-            sums, room, spare = np.add(sums[:, :-1], one[:, have:], out=room[:, : sums.shape[1] - 1]), spare, room
-            have += 1
+def _neighbours(one: _Sums, count: int, *rooms: _Sums) -> _Sums:
+    """Add up every `count` neighbours of a row: [h, w, c] to [h, w - count + 1, c], by doubling.
+
+    Memory that was not touched lately costs more than the sums: the last ones take the place of `one`.
+    rooms: as large as `one`; two, where `count` is 8 or more.
+    """
+    half, odd = divmod(count, 2)
+    if half < 2:
+        return _doubled(one, count, *rooms)
+    halves = _doubled(one, half, *rooms)
+    if not odd:
+        return np.add(halves[:, :-half], halves[:, half:], out=one[:, : halves.shape[1] - half])
+    sums = one[:, count - 1 :]
+    for part in (halves, halves[:, half:]):
+        np.add(sums, part[:, : sums.shape[1]], out=sums)
     return sums
+
+
+def _doubled(one: _Sums, count: int, *rooms: _Sums) -> _Sums:
+    """Do the same in the first of the rooms; `one` stays as it is."""
+    if count == 1:
+        return one
+    half, odd = divmod(count, 2)
+    halves = _doubled(one, half, *reversed(rooms))
+    sums = np.add(halves[:, :-half], halves[:, half:], out=rooms[0][:, : halves.shape[1] - half])
+    return np.add(sums[:, :-1], one[:, count - 1 :], out=sums[:, :-1]) if odd else sums
