@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 from edgenet.image import Pixels
@@ -162,38 +163,47 @@ class Slot(Generic[T]):
     """A place for the newest thing: putting never waits, and what nobody took is replaced."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
         self._thing: T | None = None
         self._closed = False
+        self._came: SimpleQueue[None] = SimpleQueue()  # holds something while there is a thing, and once it is closed
+        self._taken = threading.Condition(self._lock)
 
     def put(self, thing: T, *, wait: threading.Event | None = None) -> bool:
         """Put the newest thing; True if it replaced one that nobody took.
 
         wait: of a file, whose frames are never dropped: wait until the last one was taken, or this is set.
         """
-        with self._condition:
+        with self._lock:
             while wait is not None and self._thing is not None and not self._closed and not wait.is_set():
-                self._condition.wait(0.1)
+                self._taken.wait(0.1)
             replaced, self._thing = self._thing is not None, thing
-            self._condition.notify_all()
+            if not replaced:
+                self._came.put(None)  # who waits for that wakes up sooner than for a condition
             return replaced
 
     def take(self, timeout_s: float) -> T | None:
         """Take the newest thing as soon as there is one; None after the timeout, or where no more will come."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._thing is not None or self._closed, timeout_s)
+        try:
+            self._came.get(timeout=timeout_s)
+        except Empty:
+            return None
+        with self._lock:
             thing, self._thing = self._thing, None
-            self._condition.notify_all()
+            if self._closed:
+                self._came.put(None)
+            self._taken.notify_all()
             return thing
 
     def close(self) -> None:
         """Say that no more will come."""
-        with self._condition:
+        with self._lock:
             self._closed = True
-            self._condition.notify_all()
+            self._came.put(None)
+            self._taken.notify_all()
 
     @property
     def finished(self) -> bool:
         """No more will come, and everything was taken."""
-        with self._condition:
+        with self._lock:
             return self._closed and self._thing is None
