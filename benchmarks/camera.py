@@ -48,11 +48,17 @@ SLOW_MS = 40.0  # of the model over the minutes: with it the naive loop falls be
 VIEWERS = 4
 
 
-def run(source: Source, classifier: Classifier, seconds: float, *sinks: Sink) -> Stats:
+def run(
+    source: Source,
+    classifier: Classifier,
+    seconds: float,
+    *sinks: Sink,
+    begin: Callable[[Frame], None] = lambda _: None,
+) -> Stats:
     """Run the pipeline for some seconds."""
     controls = Controls()
     threading.Timer(seconds, controls.quit.set).start()
-    return Pipeline(source, classifier, sinks, controls).run()
+    return Pipeline(source, classifier, sinks, controls, begin=begin).run()
 
 
 def oldest_ms(inference_ms: float) -> float:
@@ -103,7 +109,8 @@ def own_time(shown: np.ndarray, real: Path, seconds: float, goals: Goals) -> Non
         def close(self) -> None:
             pass
 
-    stats = run(Camera(fps=FPS, image=shown), FileClassifier(real, threads=1), seconds + WARM_S, Shower())
+    camera, model = Camera(fps=FPS, image=shown), FileClassifier(real, threads=1)
+    stats = run(camera, model, seconds + WARM_S, Shower(), begin=painter.begin)
     warm = int(WARM_S * FPS)
     total, processor = float(np.median(own.values[warm:])), float(np.median(np.diff(spent.values[warm:])))
     draw, hand = float(np.median(draws)) / 1e6, hand_offs_ms()

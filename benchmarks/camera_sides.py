@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,10 +123,10 @@ class Slowed:
             self._real.card, self._real.labels, self._real.toggle, self._real.close,
         )  # fmt: skip
 
-    def classify(self, image: Pixels) -> Scores:
+    def classify(self, image: Pixels, meanwhile: Callable[[], None] = lambda: None) -> Scores:
         """Answer, and wait until the time is over."""
         began = time.perf_counter_ns()
-        scores = self._real.classify(image)
+        scores = self._real.classify(image, meanwhile)
         time.sleep(max(0.0, self._s - (time.perf_counter_ns() - began) / 1e9))
         return Scores(scores.probabilities, scores.preprocess_ns, time.perf_counter_ns() - began - scores.preprocess_ns)
 

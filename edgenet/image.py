@@ -139,11 +139,11 @@ def decode(source: Path | str | bytes) -> Pixels:
         raise ImageError(f"{name}: cannot be read ({_one_line(exc)}); check the path and the disk") from exc
 
 
-def fit(image: Pixels, prep: Preprocessing) -> Pixels:
-    """Crop and resize an upright picture, uint8 RGB [h, w, 3], to uint8 [prep.height, prep.width, 3].
+def fit(image: Pixels, prep: Preprocessing, *, channels: Literal["RGB", "BGR"] = "RGB") -> Pixels:
+    """Crop and resize an upright picture, uint8 [h, w, 3], to uint8 RGB [prep.height, prep.width, 3].
 
-    The crop has whole-pixel edges; of an odd margin the smaller half lies left or above. The result is always a new
-    array. Raises ImageError for another dtype or shape.
+    channels: the order in which the picture has them. The crop has whole-pixel edges; of an odd margin the smaller half
+    lies left or above. The result is always a new array. Raises ImageError for another dtype or shape.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(
@@ -151,17 +151,23 @@ def fit(image: Pixels, prep: Preprocessing) -> Pixels:
         )
     view = _crop(image, prep)
     if view.shape[:2] == (prep.height, prep.width):
-        return np.array(view)
+        return np.array(view if channels == "RGB" else view[..., ::-1], order="C")
     # What Pillow's own `reducing_gap=1.0` does, in fewer copies.
     rows, columns = max(1, view.shape[0] // prep.height), max(1, view.shape[1] // prep.width)
     if rows * columns > MOST:
-        picture = Image.fromarray(view).reduce((columns, rows))
+        picture = _picture(view, channels).reduce((columns, rows))
     else:
-        picture = Image.fromarray(block_means(view, rows, columns) if rows * columns > 1 else view)
+        picture = _picture(block_means(view, rows, columns) if rows * columns > 1 else view, channels)
     box = (0, 0, view.shape[1] / columns, view.shape[0] / rows)
     resized = picture.resize((prep.width, prep.height), Image.Resampling.BILINEAR, box)
     result: Pixels = np.array(resized)
     return result
+
+
+def _picture(pixels: Pixels, channels: str) -> Image.Image:
+    """Copy pixels into a picture of Pillow's, whose order is always RGB."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGB", (width, height), np.ascontiguousarray(pixels), "raw", channels, 0, 1)
 
 
 def _crop(image: Pixels, prep: Preprocessing) -> Pixels:

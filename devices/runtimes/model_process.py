@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, cast
@@ -93,11 +93,12 @@ class ModelProcess:
         """The child's process id."""
         return self._process.pid
 
-    def run(self, images: Array) -> NDArray[np.float32]:
+    def run(self, images: Array, meanwhile: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
         """Run images [n, ...] one by one; scores float32 [n, classes], dequantised.
 
         images: the input's own dtype and shape; or uint8 for an int8 input whose zero point is -128, where raw bytes
-        need their sign bit flipped and no more. Raises DeviceError for any other dtype or shape.
+        need their sign bit flipped and no more. meanwhile: called each time the child has got images and works on them.
+        Raises DeviceError for any other dtype or shape.
         """
         tensor = self._only_input()
         raw = np.ascontiguousarray(as_input(images, tensor, self.path))
@@ -106,6 +107,7 @@ class ModelProcess:
         for start in range(0, len(raw), step):
             chunk = raw[start : start + step]
             self._ask(Kind.RUN, {"images": len(chunk)}, chunk, alarm_s=self.timeout_s * len(chunk))
+            meanwhile()
             rows += [np.frombuffer(self._answer(Kind.ROW).payload, np.float32) for _ in chunk]
         if not rows:
             return np.empty((0, _classes(self.info)), np.float32)

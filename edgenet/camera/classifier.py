@@ -57,8 +57,8 @@ class Classifier(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
 
-    def classify(self, image: Pixels) -> Scores:
-        """Answer a picture, uint8 [h, w, 3] in blue, green, red."""
+    def classify(self, image: Pixels, meanwhile: Callable[[], None] = ...) -> Scores:
+        """Answer a picture, uint8 [h, w, 3] in blue, green, red; meanwhile: called while the answer is awaited."""
 
     def toggle(self) -> Card:
         """Let the sibling of the other precision answer from now on; who that is."""
@@ -117,10 +117,13 @@ class FileClassifier:
         """The file that answers now, and what is known of it."""
         return self._current.artifact
 
-    def classify(self, image: Pixels) -> Scores:
-        """Answer a picture, uint8 [h, w, 3] in blue, green, red. Raises DeviceError where the model dies of it."""
+    def classify(self, image: Pixels, meanwhile: Callable[[], None] = lambda: None) -> Scores:
+        """Answer a picture, uint8 [h, w, 3] in blue, green, red. Raises DeviceError where the model dies of it.
+
+        meanwhile: called while the answer is awaited. What takes longer than that counts as inference.
+        """
         try:
-            return self._current.classify(image)
+            return self._current.classify(image, meanwhile)
         except ValueError as exc:  # a pipe that was closed between two messages
             if not self._closed:
                 raise
@@ -199,13 +202,14 @@ class _Alone:
 
     def __init__(self, process: ModelProcess) -> None:
         self._process = process
+        self.meanwhile: Callable[[], None] = lambda: None
 
     @property
     def info(self) -> ModelInfo:
         return self._process.info
 
     def map(self, batches: Iterable[Pixels]) -> Iterator[npt.NDArray[np.float32]]:
-        return map(self._process.run, batches)
+        return (self._process.run(batch, self.meanwhile) for batch in batches)
 
 
 class _Opened:
@@ -215,7 +219,8 @@ class _Opened:
         self.process = process
         self.artifact = one
         self._prep = one.manifest.input.preprocessing
-        self._answer = prepared(_Alone(process), one)
+        self._alone = _Alone(process)
+        self._answer = prepared(self._alone, one)
         self._probabilities = one.manifest.output.meaning == "probabilities"
         self._sum_tolerance = one.manifest.output.sum_tolerance
         self._logits = False
@@ -226,13 +231,11 @@ class _Opened:
         precision = manifest.precision if manifest.precision != "unknown" else info.inputs[0].dtype
         self.card = Card(manifest.name, precision, runtime, process.threads)
 
-    def classify(self, image: Pixels) -> Scores:
-        import cv2
-
+    def classify(self, image: Pixels, meanwhile: Callable[[], None]) -> Scores:
         began = time.perf_counter_ns()
-        # Resizing works a channel at a time: the small picture's channels change places, not the large one's.
-        pixels = cv2.cvtColor(fit(image, self._prep), cv2.COLOR_BGR2RGB)[None]
+        pixels = fit(image, self._prep, channels="BGR")[None]
         prepared = time.perf_counter_ns()
+        self._alone.meanwhile = meanwhile
         row = next(self._answer([pixels]))[0].astype(np.float64)
         return Scores(self._as_probabilities(row), prepared - began, time.perf_counter_ns() - prepared)
 

@@ -7,6 +7,7 @@ each stage waits for the next.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ class Pipeline:
 
     pump: called on the main thread at least every 20 ms: windows need it. tell: told, in one line, what the person in
     front of it wants to know. warn: told when trouble with a camera begins, and of all trouble with a file. save: takes
-    the newest answer when a still is wanted. ended: called where all of a source was shown, before sinks close.
+    the newest answer when a still is wanted. begin: takes each frame as the model sees it while its answer is awaited,
+    on another thread: what can be drawn already. ended: called where all of a source was shown, before sinks close.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Pipeline:
         tell: Tell = lambda _: None,
         warn: Tell = lambda _: None,
         save: Callable[[Answer], None] = lambda _: None,
+        begin: Callable[[Frame], None] = lambda _: None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
@@ -59,7 +62,7 @@ class Pipeline:
         self._began_at = controls.rotate  # how pictures are turned where the region counts their pixels
         self._clock = clock or Clock()
         self._pump, self._tell, self._warn, self._save = pump, tell, warn, save
-        self._ended = ended
+        self._begin, self._ended = begin, ended
         self._clip_fps = 0.0 if source.live else float(getattr(source, "fps", 0) or 0)
         # A folder of pictures is no film: what one shows says nothing of the next.
         self._smoother = Smoother(self._settings.smooth_s if source.live or self._clip_fps else 0)
@@ -167,7 +170,7 @@ class Pipeline:
             self._answer(cut, time.perf_counter_ns() - began)
 
     def _answer(self, frame: Frame, cutting_ns: int) -> None:
-        scores = self._classifier.classify(frame.image)
+        scores = self._classifier.classify(frame.image, functools.partial(self._begin, frame))
         preprocess_ns = cutting_ns + scores.preprocess_ns
         raw, labels = scores.probabilities, self._classifier.labels
         smoothed, leader = self._smoother(raw, self._at_ns(frame))

@@ -111,6 +111,7 @@ class _Session:
             tell=self._tell,
             warn=(lambda _: None) if view == "terminal" and source.live else self.voice.warn,
             save=stills.save,
+            begin=self.painter.begin if view == "window" or self.wishes.record else lambda _: None,
             ended=self.page.end if self.page else lambda: None,
         )
         self.opened()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
-from edgenet.camera.frame import Ranked, Stats, Update
+from edgenet.camera.frame import Frame, Ranked, Stats, Update
 from edgenet.camera.opencv import shrink
 from edgenet.camera.sinks.lettering import Colour, Lettering, line_height
 from edgenet.image import Pixels
@@ -28,6 +29,31 @@ SMOOTHED, RAW = (110, 210, 90), (60, 190, 255)
 RED: Colour = (40, 30, 170)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """A picture to write its answer on.
+
+    Attributes:
+        image, size, mirror: of what it is a copy, and how.
+        stats: what its figures say. bottom: how many pixels high they are.
+        view: the copy.
+        took_ns: what making it took.
+    """
+
+    image: Pixels
+    size: tuple[int, int]
+    mirror: bool
+    stats: Stats
+    view: Pixels
+    bottom: int
+    took_ns: int
+
+    def suits(self, image: Pixels, size: tuple[int, int], mirror: bool, stats: Stats) -> bool:
+        """Tell whether it is what is to be drawn now."""
+        alike = self.image is image and (self.size, self.mirror) == (size, mirror)
+        return alike and not _is_news(self.stats, stats)
+
+
 class Painter:
     """Draws updates. Windows and recordings share one: what it drew last is kept.
 
@@ -41,6 +67,20 @@ class Painter:
         self._last: tuple[Update | None, tuple[object, ...], Pixels] = (None, (), np.zeros((1, 1, 3), np.uint8))
         self._figures: dict[int, tuple[float, Stats, list[str]]] = {}  # of each width: when, of what, and its lines
         self._notice = ("", 0.0)
+        self._asked: tuple[bool, tuple[int, int] | None, int] = (False, None, 0)  # last: mirror, within, inference_ns
+        self._begun: _Ground | None = None
+        self._begins_ns = 0  # what the last of these took
+
+    def begin(self, frame: Frame) -> None:
+        """Draw what can be drawn of a frame while its answer is awaited, as the last update was; from any thread.
+
+        Nothing where that may take longer than the answer: it would be said to have taken that long.
+        """
+        mirror, within, inference_ns = self._asked
+        size = _size(frame.image, within)
+        written = self._written(_canvas(size)[0])
+        if written is not None and 2 * self._begins_ns < inference_ns:
+            self._begun = self._begin(frame.image, size, mirror, written[0])
 
     def notice(self, text: str) -> None:
         """Show a line for a moment."""
@@ -62,19 +102,31 @@ class Painter:
         with self._lock:
             last, how, picture = self._last
             if last is not update or how != (mirror, size, self.noticed):
-                began, noticed = time.perf_counter_ns(), self.noticed
-                picture = self._paint(update, _view(image, size, mirror), noticed)
+                began, noticed, ground = time.perf_counter_ns(), self.noticed, self._begun
+                if ground is not None and ground.suits(image, size, mirror, update.stats):
+                    self._begun, earlier_ns = None, ground.took_ns
+                else:
+                    ground, earlier_ns = self._begin(image, size, mirror, update.stats), 0
+                picture = self._paint(update, ground, noticed)
                 self._last = (update, (mirror, size, noticed), picture)
-                self._drew(time.perf_counter_ns() - began)
+                self._drew(earlier_ns + time.perf_counter_ns() - began)
+            self._asked = (mirror, within, update.answer.inference_ns if update.answer else 0)
             return picture
 
-    def _paint(self, update: Update, view: Pixels, noticed: str) -> Pixels:
+    def _begin(self, image: Pixels, size: tuple[int, int], mirror: bool, stats: Stats) -> _Ground:
+        """Copy a picture, and write below how it goes."""
+        began = time.perf_counter_ns()
+        view = _view(image, size, mirror)
+        bottom = self._write_figures(view, stats)
+        self._begins_ns = time.perf_counter_ns() - began
+        return _Ground(image, size, mirror, stats, view, bottom, self._begins_ns)
+
+    def _paint(self, update: Update, ground: _Ground, noticed: str) -> Pixels:
+        view = ground.view
         height, width = view.shape[:2]
-        size = max(12, min(20, width // 56))
-        bottom = self._write_figures(view, update.stats, max(11, size - 4))
-        panel = 0
+        size, panel = _text_size(width), 0
         if update.answer is not None:
-            panel = self._write_labels(view[: height - bottom], update.answer.top, update.answer.raw, size)
+            panel = self._write_labels(view[: height - ground.bottom], update.answer.top, update.answer.raw, size)
         banners = [(update.stats.trouble, RED)] if update.stats.trouble else []
         if update.paused:
             banners.append(("paused: space goes on", (0, 0, 0)))
@@ -108,15 +160,22 @@ class Painter:
         self._put(panel, now, edge, edge + rows * step, max(11, size - 3), RAW, inner)
         return int(panel.shape[0])
 
-    def _write_figures(self, view: Pixels, stats: Stats, size: int) -> int:
+    def _written(self, width: int) -> tuple[Stats, list[str]] | None:
+        """Return what figures are written in pictures of a width, while they may stand."""
+        known = self._figures.get(width)
+        return known[1:] if known is not None and time.monotonic() - known[0] <= _TEXT_EVERY_S else None
+
+    def _write_figures(self, view: Pixels, stats: Stats) -> int:
         """Write how it goes along the lower edge; how many pixels high that is."""
         height, width = view.shape[:2]
-        now = time.monotonic()
-        at, known, lines = self._figures.get(width, (0.0, None, []))
-        if known is None or now - at > _TEXT_EVERY_S or _is_news(known, stats):
-            lines = self._lettering.wrap(figures(stats), size, width - size)
+        size = max(11, _text_size(width) - 4)
+        written = self._written(width)
+        if written is None or _is_news(written[0], stats):
+            now, lines = time.monotonic(), self._lettering.wrap(figures(stats), size, width - size)
             fresh = {wide: one for wide, one in self._figures.items() if now - one[0] <= _TEXT_EVERY_S}
             self._figures = {**fresh, width: (now, stats, lines)}
+        else:
+            lines = written[1]
         room = max(0, height // 2 // line_height(size))
         strip = view[height - line_height(size) * len(lines[:room]) - size // 2 :]
         if room:
@@ -179,6 +238,15 @@ def _size(image: Pixels, within: tuple[int, int] | None) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _canvas(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the width and height of what a picture of a width and height is drawn on: there must be room for text."""
+    return max(size[0], _LEAST[0]), max(size[1], _LEAST[1])
+
+
+def _text_size(width: int) -> int:
+    return max(12, min(20, width // 56))
+
+
 def _view(image: Pixels, size: tuple[int, int], mirror: bool) -> Pixels:
     """Copy a picture, scaled to a width and height, onto a canvas that has room for text."""
     wide, high = size
@@ -193,9 +261,10 @@ def _view(image: Pixels, size: tuple[int, int], mirror: bool) -> Pixels:
         import cv2
 
         shown = cast(Pixels, cv2.flip(shown, 1))
-    if wide >= _LEAST[0] and high >= _LEAST[1]:
+    across, down = _canvas(size)
+    if (across, down) == size:
         return np.array(image) if shown is image else shown
-    canvas = np.zeros((max(high, _LEAST[1]), max(wide, _LEAST[0]), 3), np.uint8)
+    canvas = np.zeros((down, across, 3), np.uint8)
     top, left = (canvas.shape[0] - high) // 2, (canvas.shape[1] - wide) // 2
     canvas[top : top + high, left : left + wide] = shown
     return canvas

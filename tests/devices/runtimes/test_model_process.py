@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -180,6 +181,15 @@ def test_many_images_cross_in_several_messages(tmp_path: Path) -> None:
         assert np.abs(process.run(images) - expected(images)).max() < 1e-5
         assert process.run(images[:0]).shape == (0, 3)
         assert np.array_equal(process.run(images[:4, ::-1]), process.run(np.ascontiguousarray(images[:4, ::-1])))
+
+
+def test_meanwhile_is_while_the_child_works(tmp_path: Path) -> None:
+    with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
+        answered: list[bool] = []
+        process.run(pictures(1), lambda: answered.append(bool(select.select([process._from], [], [], 20)[0])))
+        assert answered == [True]
+        process.run(pictures(25_000), lambda: answered.append(True))  # two messages
+        assert len(answered) == 3
 
 
 def test_closing_it_as_it_dies_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

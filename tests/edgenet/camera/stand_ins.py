@@ -108,8 +108,9 @@ class Model:
         self.card = Card("model", "int8", "stand-in", 1)
         self.labels = LABELS
 
-    def classify(self, image: Pixels) -> Scores:
+    def classify(self, image: Pixels, meanwhile: Callable[[], None] = lambda: None) -> Scores:
         began = time.perf_counter_ns()
+        meanwhile()
         self.seen.append(image)
         if len(self.seen) > 100:
             self.seen.pop(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from devices.errors import DeviceError, ModelCrashed, ModelUnreadable
@@ -61,12 +61,16 @@ def camera_picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarr
     st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(1, 40),
     st.sampled_from(["center", "squash"]), st.integers(0, 9),
 )  # fmt: skip
-def test_fitting_blue_first_and_turning_the_small_picture_gives_the_bytes_of_red_first(
+@example(300, 300, 1, 1, "center", 0)  # blocks that are left to Pillow
+@example(9, 8, 9, 8, "squash", 0)  # nothing to resize
+def test_what_comes_blue_first_is_fitted_to_the_bytes_of_red_first(
     height: int, width: int, high: int, wide: int, crop: str, seed: int
 ) -> None:
     image = camera_picture(seed, height, width)
     prep = Preprocessing(high, wide, crop)  # type: ignore[arg-type]
-    assert (fit(image, prep)[..., ::-1] == fit(np.ascontiguousarray(image[..., ::-1]), prep)).all()
+    fitted = fit(image, prep, channels="BGR")
+    assert (fitted == fit(np.ascontiguousarray(image[..., ::-1]), prep)).all()
+    assert fitted.flags.c_contiguous
 
 
 @pytest.mark.parametrize("kind", ["uint8.tflite", "int8.tflite", "uint8.onnx"])
@@ -308,5 +312,9 @@ def test_one_picture_costs_one_inference_and_a_little() -> None:
         image = camera_picture(0, 720, 1280)
         rgb = fit(np.ascontiguousarray(image[..., ::-1]), Preprocessing(96, 96))
         bare = process.run(rgb[None])[0]
+    meanwhile: list[int] = []
+    assert (classifier.classify(image, lambda: meanwhile.append(1)).probabilities == bare.astype(np.float64)).all()
+    assert meanwhile == [1]
     assert (classifier.classify(image).probabilities == bare.astype(np.float64)).all()
+    assert meanwhile == [1]
     classifier.close()

@@ -17,7 +17,7 @@ from devices.errors import DeviceError, ModelCrashed
 from edgenet.camera import pipeline
 from edgenet.camera.classifier import Card
 from edgenet.camera.clock import Clock, Thermometer
-from edgenet.camera.frame import Controls, Sink, Source, Stats, Update
+from edgenet.camera.frame import Controls, Frame, Sink, Source, Stats, Update
 from edgenet.camera.pipeline import Pipeline
 from edgenet.camera.settings import Region, Settings
 from edgenet.camera.sources.opening import open_source
@@ -230,6 +230,22 @@ def test_figures_are_made_a_few_times_a_second() -> None:
     seconds = watcher.at[-1] - watcher.at[0]
     assert 5 * seconds < made <= 10 * seconds + watcher.updates[-1].stats.dropped + 2
     assert watcher.updates[-1].stats.inference_fps > 30
+
+
+def test_what_a_frame_needs_to_be_drawn_begins_while_its_answer_is_awaited() -> None:
+    begun: list[Frame] = []
+    known: list[int] = []
+
+    def answer(image: Pixels) -> tuple[float, float, float]:  # the stand-in asks for that last
+        known.append(len(begun))
+        return 0.1, 0.2, 0.7
+
+    shown, pictures = Watcher(), [picture(number, 8, 4) for number in range(5)]
+    run(Clip(pictures), Model(answer=answer), shown, controls=Controls(rotate=90), begin=begun.append)
+    assert known == [1, 2, 3, 4, 5]
+    frames = [one.answer.frame for one in shown.updates if one.answer]
+    assert [id(frame.image) for frame in begun] == [id(frame.image) for frame in frames]
+    assert begun[0].image.shape == (8, 4, 3)  # as it is turned
 
 
 def test_what_is_no_figure_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

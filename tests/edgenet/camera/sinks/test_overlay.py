@@ -180,6 +180,87 @@ def test_one_update_is_drawn_once_for_all_who_show_it() -> None:
     assert (painter.paint(second, mirror=False) == Painter().paint(second, mirror=False)).all()  # not the mirrored one
 
 
+# What is drawn while the answer is awaited.
+
+
+def slow(image: Pixels, number: int = 0, **figures: object) -> tuple[Frame, Update]:
+    """A frame, and an update with an answer that took long enough for anything."""
+    shown = update(image, number)
+    assert shown.answer
+    answer = dataclasses.replace(shown.answer, inference_ns=10**10)
+    return answer.frame, dataclasses.replace(shown, answer=answer, stats=stats(**figures))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How large pictures were copied to be drawn on."""
+    made: list[tuple[int, int]] = []
+    view = overlay._view
+
+    def counted(image: Pixels, size: tuple[int, int], mirror: bool) -> Pixels:
+        made.append(size)
+        time.sleep(0.003)
+        return view(image, size, mirror)
+
+    monkeypatch.setattr(overlay, "_view", counted)
+    return made
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(("size", "within"), [((1280, 720), None), ((1920, 1080), None), ((64, 48), (200, 200))])
+def test_what_was_begun_is_gone_on_with_and_shows_the_same(
+    size: tuple[int, int], within: tuple[int, int] | None, mirror: bool, copies: list[tuple[int, int]]
+) -> None:
+    drawn: list[int] = []
+    painter = Painter(drawn.append)
+    (_, before), (frame, shown) = slow(noise(*size, 1)), slow(noise(*size, 2), 1)
+    image = frame.image.copy()
+    painter.paint(before, mirror=mirror, within=within)
+    painter.begin(frame)
+    picture = painter.paint(shown, mirror=mirror, within=within)
+    assert len(copies) == 2  # one a picture
+    assert (picture == Painter().paint(shown, mirror=mirror, within=within)).all()
+    assert (frame.image == image).all()
+    assert drawn[1] > 3_000_000  # copying is part of it, whenever that was
+    _, other = slow(noise(*size, 3), 2)
+    assert (painter.paint(other, mirror=mirror) == Painter().paint(other, mirror=mirror)).all()  # of which none began
+
+
+def test_what_was_begun_otherwise_is_not_gone_on_with(copies: list[tuple[int, int]]) -> None:
+    painter = Painter()
+    painter.paint(slow(noise(640, 480))[1], mirror=False)
+    figures: list[tuple[bool, dict[str, str]]] = [(True, {}), (True, {"precision": "float32"}), (False, {})]
+    for number, (mirror, more) in enumerate(figures, 1):
+        frame, shown = slow(noise(640, 480, number), number, **more)
+        painter.begin(frame)
+        assert (painter.paint(shown, mirror=mirror) == Painter().paint(shown, mirror=mirror)).all()
+    assert len(copies) == 1 + 3 * 3
+
+
+def test_a_quick_answer_does_not_wait_for_what_is_begun(copies: list[tuple[int, int]]) -> None:
+    painter, (frame, shown) = Painter(), slow(noise(640, 480))
+    assert shown.answer
+    quick = dataclasses.replace(shown, answer=dataclasses.replace(shown.answer, inference_ns=5_000_000))
+    painter.paint(quick, mirror=False)
+    painter.begin(frame)
+    assert len(copies) == 1
+    painter.paint(shown, mirror=False)
+    painter.begin(frame)
+    assert len(copies) == 3
+
+
+def test_figures_are_written_anew_though_pictures_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(overlay.time, "monotonic", lambda: now[0])
+    painter, strips = Painter(), []
+    for number in range(20):
+        frame, shown = slow(picture(0, 640, 480), number, camera_fps=10.0 + number)
+        painter.begin(frame)
+        strips.append(painter.paint(shown, mirror=False)[-40:].tobytes())
+        now[0] += 1 / 30
+    assert 2 <= len(set(strips)) <= 3  # in two thirds of a second
+
+
 # Letters.
 
 
