@@ -3,7 +3,8 @@
 What a camera sent as a JPEG goes on as it is, where browsers show that alike: on a Raspberry Pi encoding is most of
 what viewers cost.
 
-The pipeline's thread publishes; everything else happens in the event loop of the server's thread. Each viewer asks for
+The pipeline's thread publishes; where a viewer waits for the picture it is encoded at once, in a thread of its own, and
+only then the event loop of the server's thread wakes up, in which everything else happens. Each viewer asks for
 something newer than it last had whenever it is ready, so one that is slow skips frames and holds nobody up.
 """
 
@@ -15,8 +16,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -79,16 +80,18 @@ class Broadcast:
         self.encoded = 0
         self.closing = asyncio.Event()
         self.all_shown = False
-        self._latest: Shown | None = None
+        self._newest: Shown | None = None
+        self._latest: Shown | None = None  # that viewers may have: the newest, but for one that comes while
+        self._busy = False  # a picture is encoded, and then the loop wakes up
+        self._waiting: list[Callable[[], bool]] = []  # viewers: whether it is for a picture, as it is
         self._notice = Notice(int(time.time() * 1000), "", 0.0)  # no page takes it for another server's
         self._state: tuple[int, bytes] = (-1, b"")
-        self._pictures: dict[bool, tuple[Frame, asyncio.Future[bytes]]] = {}  # the newest: as it is, and mirrored
+        self._pictures: dict[bool, tuple[Frame, Future[bytes]]] = {}  # the newest: as it is, and mirrored
         self._pool = ThreadPoolExecutor(1, "edgenet-web-jpeg")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._beating: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self._lock = threading.Lock()
-        self._waking = False
+        self._lock = threading.RLock()
 
     def publish(self, update: Update) -> None:
         """Take the newest update; from any thread, returns at once."""
@@ -99,16 +102,27 @@ class Broadcast:
         """Show a line for a moment, with the update that is the newest already or with the first; from any thread."""
         with self._lock:
             self._notice = Notice(self._notice.number + 1, text, time.monotonic() + _NOTICE_S)
-            if self._latest is not None:
-                self._publish(self._latest.update)
+            if self._newest is not None:
+                self._publish(self._newest.update)
 
     def _publish(self, update: Update) -> None:
-        self._latest = Shown(self._latest.number + 1 if self._latest else 0, update)
-        if self._loop is None or self._waking or not self.viewers:
-            return
-        self._waking = True
-        with contextlib.suppress(RuntimeError):  # the loop has just ended
-            self._loop.call_soon_threadsafe(self._wake)
+        self._newest = Shown(self._newest.number + 1 if self._newest else 0, update)
+        if not self._busy:
+            self._offer(self._newest)
+
+    def _offer(self, shown: Shown) -> None:
+        """Let viewers have an update: at once, or where one waits for its picture as soon as that is encoded."""
+        self._busy = True
+        if self._loop is None or shown.frame is None or not any(wanted() for wanted in tuple(self._waiting)):
+            return self._give(shown)
+        return self._encoded(shown.frame, mirror=False).add_done_callback(lambda _: self._give(shown))
+
+    def _give(self, shown: Shown) -> None:
+        with self._lock:
+            self._latest, self._busy = shown, self._loop is not None and self.viewers > 0
+            if self._loop is not None and self._busy:
+                with contextlib.suppress(RuntimeError):  # the loop has just ended
+                    self._loop.call_soon_threadsafe(self._wake)
 
     def open(self) -> None:
         """Begin, in the event loop that serves."""
@@ -144,13 +158,20 @@ class Broadcast:
         """The newest update; None until there is one."""
         return self._latest
 
-    async def newer(self, number: int) -> Shown | None:
-        """Wait for an update newer than `number`; None where no more will come."""
+    async def newer(self, number: int, wanted: Callable[[], bool]) -> Shown | None:
+        """Wait for an update newer than `number`; None where no more will come.
+
+        wanted: whether its picture is, not mirrored; asked from any thread. It is encoded before the update comes.
+        """
         while not self.closing.is_set():
             news = self._news
             if self._latest is not None and self._latest.number > number:
                 return self._latest
-            await news.wait()
+            self._waiting.append(wanted)
+            try:
+                await news.wait()
+            finally:
+                self._waiting.remove(wanted)
         return None
 
     def state(self, shown: Shown) -> bytes:
@@ -166,30 +187,43 @@ class Broadcast:
 
         mirror: as in a mirror, for who does not mirror it himself: encoded once for all of those.
         """
+        with self._lock:
+            encoded = self._encoded(frame, mirror=mirror)
+        if encoded.done():
+            return encoded.result()
+        return await asyncio.shield(asyncio.wrap_future(encoded))  # one who leaves cancels nobody else's picture
+
+    def _encoded(self, frame: Frame, *, mirror: bool) -> Future[bytes]:
         known = self._pictures.get(mirror)
         if known is None or known[0] is not frame:
-            loop, sent = asyncio.get_running_loop(), None if mirror else as_sent(frame)
+            sent = None if mirror else as_sent(frame)
             if sent is None:
-                known = (frame, loop.run_in_executor(self._pool, encode, frame.image, mirror))
+                known = (frame, self._pool.submit(encode, frame.image, mirror))
                 self.encoded += 1
             else:
-                known = (frame, loop.create_future())
+                known = (frame, Future())
                 known[1].set_result(sent)
             self._pictures[mirror] = known
-        return await asyncio.shield(known[1])  # one viewer who leaves cancels nobody else's picture
+        return known[1]
 
     async def _beat(self) -> None:
         while True:
-            before = self._latest
+            before = self._newest
             await asyncio.sleep(_BEAT_S)
             with self._lock:
-                if before is not None and self._latest is before:
+                if before is not None and self._newest is before:
                     self._publish(before.update)
 
     def _wake(self) -> None:
-        self._waking = False
         news, self._news = self._news, asyncio.Event()
         news.set()
+        asyncio.get_running_loop().call_soon(self._catch_up)  # when all who waited have taken what they waited for
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            self._busy = False
+            if self._newest is not None and self._newest is not self._latest:
+                self._offer(self._newest)
 
 
 def as_sent(frame: Frame) -> bytes | None:

@@ -17,6 +17,8 @@ import asyncio
 import json
 import time
 from collections import deque
+from functools import partial
+from operator import not_
 from typing import TYPE_CHECKING, Any
 
 from edgenet.camera.frame import Controls, Frame
@@ -124,7 +126,7 @@ class Viewer:
 
     async def _send(self) -> None:
         number = -1
-        while (shown := await self._broadcast.newer(number)) is not None:
+        while (shown := await self._broadcast.newer(number, lambda: self._pictures)) is not None:
             number = shown.number
             fresh = shown.frame is not None and shown.frame is not self._drawn
             self._acknowledged.clear()
@@ -230,7 +232,7 @@ class MjpegStream:
     async def _stream(self, send: Send) -> None:
         await self._begin(send)
         number, drawn, mirrored = -1, None, False
-        while (shown := await self._broadcast.newer(number)) is not None:
+        while (shown := await self._broadcast.newer(number, partial(not_, mirrored))) is not None:
             number = shown.number
             if shown.frame is None or (shown.frame is drawn and shown.update.mirror == mirrored):
                 continue

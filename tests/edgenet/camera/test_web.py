@@ -607,3 +607,36 @@ def test_a_viewer_who_leaves_takes_nobody_elses_picture_along(
     assert state["frame"] == 0
     assert np.abs(np.subtract(colour(sent), (255, 0, 0))).max() < 8
     assert stats(view)["encoded"] == 1
+
+
+def test_what_comes_while_a_picture_is_encoded_costs_none_and_the_last_of_it_is_not_lost(
+    view: WebView, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+
+    def slow(image: Pixels, mirror: bool) -> bytes:
+        encoded.append(int(image[0, 0, 0]))
+        time.sleep(0.2)
+        return encode(image, mirror)
+
+    monkeypatch.setattr(broadcast, "encode", slow)
+    viewer = join(view)
+    eventually(lambda: stats(view)["viewers"] == 1)
+    time.sleep(0.1)  # it waits
+    for number in range(5):  # all within the first one's encoding
+        view.show(update(number, plain(number, 0, 0)))
+    assert receive(viewer)[0]["frame"] == 0
+    eventually(lambda: stats(view)["frame"] == 4)
+    viewer.send(ACK)
+    assert receive(viewer, 0.9)[0]["frame"] == 4  # before it would be said again
+    assert encoded == [0, 4]
+    viewer.send(ACK)
+    time.sleep(0.1)
+    view.show(update(5, plain(5, 0, 0)))
+    view.show(update(6, plain(6, 0, 0)))
+    view.show(update(7))  # trouble, and no picture
+    assert receive(viewer)[0]["frame"] == 5
+    viewer.send(ACK)
+    state, picture = receive(viewer, 0.9)
+    assert (state["frame"], picture) == (None, b"")
+    assert encoded == [0, 4, 5]
