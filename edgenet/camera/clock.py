@@ -60,7 +60,7 @@ class Clock:
 
     @property
     def total(self) -> int:
-        """Frames that were answered since the start."""
+        """Frames whose answers were shown since the start."""
         return self._total
 
     @property
@@ -74,11 +74,10 @@ class Clock:
             self._came.add(self._now_ns())
             self._dropped += dropped
 
-    def answered(self, preprocess_ns: int, inference_ns: int, *, anew: bool = False) -> None:
-        """Note that a frame was answered, and what that took; anew: the same one once more."""
+    def answered(self, preprocess_ns: int, inference_ns: int) -> None:
+        """Note that a frame was answered, and what that took."""
         with self._lock:
             now = self._now_ns()
-            self._total += not anew
             self._answered.add(now)
             self._preprocess.add(now, preprocess_ns)
             self._inference.add(now, inference_ns)
@@ -88,11 +87,16 @@ class Clock:
         with self._lock:
             self._preprocess, self._inference = _Series(), _Series()
 
-    def shown(self, captured_ns: int) -> None:
-        """Note that the sinks have shown the answer to the frame of that time."""
+    def shown(self, captured_ns: int, *, paused: bool = False, anew: bool = False) -> None:
+        """Note that the sinks have shown the answer to the frame of that time.
+
+        paused: it is as old as the pause, which says nothing. anew: the frame is the one before, answered once more.
+        """
         with self._lock:
             now = self._now_ns()
-            self._ages.add(now, now - captured_ns)
+            self._total += not anew
+            if not paused:
+                self._ages.add(now, now - captured_ns)
 
     def drew(self, ns: int) -> None:
         """Note what it took to draw."""

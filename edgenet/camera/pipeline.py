@@ -77,7 +77,6 @@ class Pipeline:
         self._newest: Answer | None = None
         self._held: Answer | None = None  # the one that was shown in the last pause
         self._answered_by: Card | None = None  # the last answer
-        self._answered_id = -1  # of the last frame that was
         self._said: tuple[bool, bool, str] = (False, False, "")
         self._shown_ns = 0
         self._figures: tuple[int, Card, Stats] | None = None  # the last ones: of when, and of whom
@@ -175,8 +174,8 @@ class Pipeline:
         raw, labels = scores.probabilities, self._classifier.labels
         smoothed, leader = self._smoother(raw, self._at_ns(frame))
         top = ranked(raw, smoothed, leader, labels, self._settings.top)
-        self._clock.answered(preprocess_ns, scores.inference_ns, anew=frame.id == self._answered_id)
-        self._answered_id, self._answered_by = frame.id, self._classifier.card
+        self._clock.answered(preprocess_ns, scores.inference_ns)
+        self._answered_by = self._classifier.card
         first = one(raw, smoothed, int(raw.argmax()), labels)
         answer = Answer(frame, top, first, preprocess_ns, scores.inference_ns)
         self._answers.put(answer, wait=None if self._source.live else self._stop)
@@ -226,7 +225,7 @@ class Pipeline:
 
     def _serve(self) -> None:
         while not self._controls.quit.is_set() and self._failure is None:
-            answer = self._answers.take(_POLL_S)
+            answer, before = self._answers.take(_POLL_S), self._newest
             if answer is not None:
                 self._newest = answer
                 self._show()
@@ -240,8 +239,9 @@ class Pipeline:
                 self._controls.save.clear()
                 self._save(self._newest)
             self._pump()
-            if answer is not None and not self._controls.paused:  # what was seen anew in a pause is as old as the pause
-                self._clock.shown(answer.frame.captured_ns)
+            if answer is not None:
+                anew = before is not None and before.frame.id == answer.frame.id
+                self._clock.shown(answer.frame.captured_ns, paused=self._controls.paused, anew=anew)
 
     def _refresh(self) -> None:
         """Tell the sinks what has changed since the last answer; of a live source also that time goes by."""

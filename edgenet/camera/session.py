@@ -38,7 +38,7 @@ _LOOK_S = 0.02  # until it is seen that the page was opened
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it went: the last two seconds, frames answered in all, and whether an output broke off on the way."""
+    """How it went: the last two seconds, frames whose answers were shown, and whether an output broke off."""
 
     stats: Stats
     frames: int

@@ -248,6 +248,14 @@ def test_what_a_frame_needs_to_be_drawn_begins_while_its_answer_is_awaited() -> 
     assert begun[0].image.shape == (8, 4, 3)  # as it is turned
 
 
+def test_frames_are_counted_whose_answers_were_shown() -> None:
+    clock, watcher = Clock(), Watcher(delay_s=0.02)  # slower than the model: some answers give way to the next
+    with Running(Camera(fps=300), Model(), watcher, clock=clock) as it:
+        it.wait(lambda: len(set(watcher.ids)) > 20)
+    assert clock.total == len(set(watcher.ids))
+    assert len(set(watcher.ids)) < watcher.ids[-1] / 2
+
+
 def test_what_is_no_figure_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_FIGURES_NS", 10**18)
     camera, watcher = Camera(), Watcher()
@@ -696,6 +704,7 @@ def test_figures_of_a_thousand_frames_a_second_take_no_more_memory() -> None:
         now.ns += MS // 10
         clock.came()
         clock.answered(1, 2)
+        clock.shown(now.ns)
     assert clock.stats(CARD, "", "", None).camera_fps == pytest.approx(10_000, rel=0.01)
     assert len(clock._came._entries) <= 600
     assert clock.total == 20_000
