@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import resource
+import signal
 import sys
 import threading
 import time
@@ -283,6 +284,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=0.5)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's background are born deaf to Ctrl-C
     goals = Goals(Table("what", "measured", "goal", "kept"))
     sides = Table("model", "pipeline, fps", "age p50 / p95, ms", "naive loop, fps", "age p50 / p95, ms")
     with MjpegCamera(FPS, SIZE) as camera:

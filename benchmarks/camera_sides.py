@@ -162,7 +162,8 @@ class Goals:
     missed: int = 0
 
     def row(self, what: str, measured: str, goal: str, kept: bool) -> None:
-        """Add one."""
+        """Add one, and say it: all of them take minutes."""
+        print(f"{what}: {measured} ({goal})", file=sys.stderr)
         self.missed += not kept
         self.table.add_row(what, measured, goal, "yes" if kept else "NO")
 
