@@ -29,7 +29,7 @@ import numpy as np
 
 from edgenet.artifact import Attempt
 from edgenet.errors import UsageError
-from edgenet.int8.island_latency import IslandLatency
+from edgenet.int8 import affordable
 from edgenet.int8.side_by_side import fastest_ms
 from edgenet.int8.trial import Images, better, judged, noise
 from edgenet.nets.network import Network
@@ -48,22 +48,11 @@ CHEAPEST = "ranges that cost least, tensor by tensor"
 ENOUGH_DB = 25.0
 """Above it float buys nothing that a user would see."""
 
-POOR_DB = 20.0
-"""Below it float may cost DEAR times the latency of the file without islands, above it CHEAP times."""
-
-CHEAP, DEAR = 1.05, 1.08
-
-FEW, MANY = 4, 10
-"""Islands that are looked at, where float must be cheap, and where it may be dear."""
-
 MEASURABLE_DB = 0.05
 """Any step must gain it, or agree more often."""
 
 WORTHWHILE_DB = 0.5
 """What islands must gain at least: they cost time on every image."""
-
-ALIKE_IMAGES = 96
-"""To judge by whether islands answer alike in every runtime."""
 
 DISTILLATION = 16_000_000_000
 """Values that the network stores on all steps' images: 2 to 5 minutes of training on 2 cores, whatever the network."""
@@ -126,7 +115,7 @@ def search(
     walk.corrections(nearest)
     walk.ranges()
     walk.copies(demand)
-    walk.corrections(*others if best or walk.sqnr_db >= POOR_DB else others[-1:], go_on=best)
+    walk.corrections(*others if best or walk.sqnr_db >= affordable.POOR_DB else others[-1:], go_on=best)
     if best:
         walk.equalization()
     walk.islands(demand)
@@ -240,7 +229,7 @@ class _Walk:
         files = [prepare.Writer(one, state, self.every).tflite(state).flatbuffer for one, state in pairs]
         self.timed = True
         before, after = fastest_ms(files, 4, functools.partial(self.progress, "measure wider layers"))
-        if after <= CHEAP * before:
+        if after <= affordable.CHEAP * before:
             return wide, f", {after / before:.2f}x the latency"
         return prepare.copied(self.prepared, self.base, self._channels, wider=False), ""
 
@@ -266,7 +255,7 @@ class _Walk:
         from converters.int8.correct import ENOUGH_IMAGES, METHODS, most_images, spread
 
         few, most = (len(spread(self.training, n)) for n in (ENOUGH_IMAGES, most_images(self.prepared.simulator)))
-        if self.method is None or most <= few or self.sqnr_db < POOR_DB:
+        if self.method is None or most <= few or self.sqnr_db < affordable.POOR_DB:
             return
         for method in dict.fromkeys((self.method, METHODS[-1])):  # on few images, chance may have been against the last
             if self.attempt(f"{method.name}, from {most} images", self._corrected(self.base, method, most)):
@@ -297,45 +286,13 @@ class _Walk:
 
     def _worthwhile_islands(self, sqnr_db: float) -> None:
         from converters.int8 import islands
-        from converters.int8.costs import noise_alone
 
-        simulator = self.prepared.simulator
-        limit = DEAR if sqnr_db < POOR_DB else CHEAP
-        some = self.every[:: max(1, len(self.every) // ALIKE_IMAGES)][:ALIKE_IMAGES]
         self.timed = True
-        latencies = IslandLatency(self.prepared, self.base, self.every, self.progress)
-        tell = functools.partial(self.progress, "what each tensor costs")
-        known = self._noise or noise_alone(simulator, self.base, self.every, tell)
-        singles = islands.smallest(simulator, known, MANY if sqnr_db < POOR_DB else FEW)
-        costs = latencies([frozenset(), *(one.nodes for one in singles)], openings=3)
-        dearer = {one: cost - costs[0] for one, cost in zip(singles, costs[1:], strict=True)}
-        unions = islands.unions(simulator, dearer, (limit - 1) * costs[0])
-        if not unions:
-            return
-        whole, *measured = latencies([frozenset(), *unions], openings=4)
         missed = self._missed()
-        tried = set[frozenset[int]]()
-        for union, latency in sorted(zip(unions, measured, strict=True), key=lambda pair: -len(pair[0])):
-            ratio = latency / whole
-            if ratio > limit:
-                continue
-            self.progress("simulate: islands of float in another runtime", 0, 0)
-            found = islands.alike(simulator, self.base, [one for one in dearer if one.nodes <= union], some)
-            kept = found.nodes
-            if not kept:
-                return
-            if kept in tried:
-                continue
-            tried.add(kept)
-            if kept != union:
-                again, latency = latencies([frozenset(), kept], openings=4)
-                ratio = latency / again
-            if ratio > limit:
-                continue
-            names = islands.names(simulator, kept)
-            base = dataclasses.replace(self.base, kept_float=kept)
-            what = f"islands of float, {ratio:.2f}x the latency: {', '.join(names)}"
-            least_db = max(WORTHWHILE_DB, islands.worthwhile_db(missed, found.parted))
+        for one in affordable.affordable(self.prepared, self.base, self._noise, self.every, sqnr_db, self.progress):
+            base = dataclasses.replace(self.base, kept_float=one.nodes)
+            what = f"islands of float, {one.ratio:.2f}x the latency: {', '.join(one.names)}"
+            least_db = max(WORTHWHILE_DB, islands.worthwhile_db(missed, one.parted))
             if self.attempt(what, self._corrected(base, self.method), least_db):
                 self.base = base
             if self.attempts[-1].sqnr_db > sqnr_db:  # taken, or too little; where some island harms, fewer may gain

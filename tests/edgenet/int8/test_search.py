@@ -21,7 +21,7 @@ from edgenet import conditions
 from edgenet.artifact import Artifact, Attempt, Source
 from edgenet.dataset import batches
 from edgenet.image import Preprocessing
-from edgenet.int8 import island_latency, search, trial
+from edgenet.int8 import affordable, island_latency, search, trial
 from edgenet.int8.advice import FLOAT16, advise
 from edgenet.int8.candidates import held_out
 from edgenet.int8.trial import Images, drop_points, judged
@@ -53,7 +53,7 @@ def few(pictures: Path) -> Calibration:
 def island_seeker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the search look for islands wherever it stands and whatever they cost, with the quickest correction."""
     monkeypatch.setattr(search, "ENOUGH_DB", 90.0)
-    monkeypatch.setattr(search, "CHEAP", 3.0)
+    monkeypatch.setattr(affordable, "CHEAP", 3.0)
     monkeypatch.setattr(correct, "METHODS", correct.METHODS[:1])
 
 
@@ -318,7 +318,7 @@ def test_best_is_fast_and_then_distillation_and_the_same_twice(
 def test_islands_are_worth_their_latency_and_stay_in_the_delegate(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FEW", 2)
+    monkeypatch.setattr(affordable, "FEW", 2)
     told: list[str] = []
     file = searched(coarse, few, tmp_path, Demand(), told.append)
     assert [
@@ -344,7 +344,7 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
     coarse: Network, few: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With floats a thousandth apart every island moves levels; with none apart, none is in the way."""
-    monkeypatch.setattr(search, "FEW", 1)
+    monkeypatch.setattr(affordable, "FEW", 1)
     training, on = split(coarse, few)
     tried = []
     monkeypatch.setattr(islands, "PARTED", 1e-6)
@@ -360,7 +360,7 @@ def test_islands_that_runtimes_would_answer_apart_are_left_out(
 def test_where_all_islands_together_harm_fewer_are_tried(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FEW", 3)
+    monkeypatch.setattr(affordable, "FEW", 3)
     monkeypatch.setattr(islands, "PARTED", 1.0)
     judge = search.judged
 
@@ -382,7 +382,7 @@ def test_islands_that_part_more_answers_than_they_win_are_not_worth_it(
     coarse: Network, few: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With floats a hundredth apart; nothing else is in the way."""
-    monkeypatch.setattr(search, "FEW", 1)
+    monkeypatch.setattr(affordable, "FEW", 1)
     monkeypatch.setattr(islands, "FLOAT_ERROR", 1e-2)
     tried = [attempt for attempt in simulated(searched(coarse, few, tmp_path, Demand())) if "islands" in attempt.what]
     assert [attempt.kept for attempt in tried] == [False]
