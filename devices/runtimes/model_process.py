@@ -97,8 +97,8 @@ class ModelProcess:
         """Run images [n, ...] one by one; scores float32 [n, classes], dequantised.
 
         images: the input's own dtype and shape; or uint8 for an int8 input whose zero point is -128, where raw bytes
-        need their sign bit flipped and no more. meanwhile: called each time the child has got images and works on them.
-        Raises DeviceError for any other dtype or shape.
+        need their sign bit flipped and no more. meanwhile: called each time the child has got images and works on them;
+        what it raises closes the process. Raises DeviceError for any other dtype or shape.
         """
         tensor = self._only_input()
         raw = np.ascontiguousarray(as_input(images, tensor, self.path))
@@ -107,7 +107,11 @@ class ModelProcess:
         for start in range(0, len(raw), step):
             chunk = raw[start : start + step]
             self._ask(Kind.RUN, {"images": len(chunk)}, chunk, alarm_s=self.timeout_s * len(chunk))
-            meanwhile()
+            try:
+                meanwhile()
+            except BaseException:  # whatever it is, Ctrl-C too: these images' rows would be taken for the next ones'
+                self.close()
+                raise
             rows += [np.frombuffer(self._answer(Kind.ROW).payload, np.float32) for _ in chunk]
         if not rows:
             return np.empty((0, _classes(self.info)), np.float32)

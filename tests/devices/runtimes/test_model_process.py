@@ -192,6 +192,14 @@ def test_meanwhile_is_while_the_child_works(tmp_path: Path) -> None:
         assert len(answered) == 3
 
 
+def test_nobody_is_given_rows_of_other_images_after_an_error_meanwhile(tmp_path: Path) -> None:
+    with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
+        with pytest.raises(ZeroDivisionError):
+            process.run(pictures(2), lambda: 1 // 0)  # type: ignore[arg-type]
+        with pytest.raises(DeviceError, match="closed"):
+            process.run(pictures(1))
+
+
 def test_closing_it_as_it_dies_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelProcess(write(tmp_path, "m.tflite", tiny_tflite())) as process:
         os.kill(process.pid, signal.SIGKILL)
