@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from rich.cells import cell_len
@@ -33,6 +35,22 @@ def drawn(table: Table, width: int) -> str:
     return shown.get()
 
 
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, stream: str) -> Iterator[list[str]]:
+    """Put a terminal in the place of sys.stdout or sys.stderr; behind the block the list holds all that it was sent."""
+    ours, theirs = pty.openpty()
+    shown: list[str] = []
+    data = b""
+    with os.fdopen(theirs, "w") as screen, monkeypatch.context() as patch:
+        patch.setattr(sys, stream, screen)
+        yield shown
+    with suppress(OSError):  # Linux says EIO where the last of the other side is gone
+        while piece := os.read(ours, 1 << 16):  # a read gives what has come so far, not what was written at once
+            data += piece
+    os.close(ours)
+    shown.append(data.decode())
+
+
 def test_no_figure_is_broken_where_a_table_is_wider_than_the_terminal() -> None:
     table = figures(4)
     assert "00.005" not in drawn(table, 80)
@@ -56,15 +74,11 @@ def test_a_table_that_has_room_a_long_one_and_one_of_words_stay_as_they_are(tabl
 
 
 def test_a_result_fits_the_terminal_it_is_shown_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = pty.openpty()
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
-    with os.fdopen(theirs, "w") as screen:
-        monkeypatch.setattr(sys, "stdout", screen)
+    with terminal(monkeypatch, "stdout") as shown:
         show(figures(2))
-        seen = os.read(ours, 1 << 16).decode()
-    os.close(ours)
-    assert "18.815 ms" in seen
+    assert "18.815 ms" in shown[0]
 
 
 @pytest.mark.parametrize(
@@ -73,16 +87,11 @@ def test_a_result_fits_the_terminal_it_is_shown_on(monkeypatch: pytest.MonkeyPat
 def test_how_far_it_is_can_be_seen_on_every_terminal(
     term: str, live: bool, bar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, theirs = pty.openpty()
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(Progress, "live", live)
-    with os.fdopen(theirs, "w") as screen:
-        monkeypatch.setattr(sys, "stderr", screen)
-        with Progress() as progress:
-            progress("convert", 1, 2)
-        screen.flush()
-        seen = os.read(ours, 1 << 16).decode()
-    os.close(ours)
+    with terminal(monkeypatch, "stderr") as shown, Progress() as progress:
+        progress("convert", 1, 2)
+    (seen,) = shown
     assert "convert" in seen
     assert ("\x1b" in seen) == bar
     assert bar or seen == "convert 1/2\r\n"
