@@ -57,7 +57,12 @@ class Stills:
             self._tell(f"saved {path}")
 
     def _path(self, answer: Answer) -> Path:
-        """Name a file that tells when it was and what was seen: 20250131-120000-123-tench.png."""
+        """Name a new file that tells when it was and what was seen: 20250131-120000-123-tench.png."""
         now = datetime.now()
         label = re.sub(r"[^\w-]+", "_", answer.top[0].label)[:40].strip("_") or "unnamed"
-        return self._folder / f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{label}.png"
+        stem = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{label}"
+        path, number = self._folder / f"{stem}.png", 1
+        while path.exists():  # of the same millisecond, or of a clock that was set back
+            number += 1
+            path = path.with_name(f"{stem}-{number}.png")
+        return path

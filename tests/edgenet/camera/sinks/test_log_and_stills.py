@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,17 +92,20 @@ def test_a_still_is_the_picture_itself_without_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("label", "name"), [("é" * 300, "é" * 40), ("!?", "unnamed")], ids=["long", "of no letters"])
-def test_any_label_gives_each_still_a_name_of_its_own(tmp_path: Path, label: str, name: str) -> None:
+def test_any_label_gives_each_still_a_name_of_its_own_also_in_the_same_millisecond(
+    tmp_path: Path, label: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
+    at = SimpleNamespace(now=lambda: datetime(2025, 1, 31, 12, 0, 0, 7000))
+    monkeypatch.setattr("edgenet.camera.sinks.stills.datetime", at)
     stills = Stills(tmp_path, told.append)
     shown = update(picture(), labels=(label, "b"))
     assert shown.answer
-    for _ in range(2):  # of the same second
+    for _ in range(3):
         stills.save(shown.answer)
         stills.close()
     assert sorted(told) == sorted(f"saved {path}" for path in tmp_path.iterdir())
-    assert len(set(told)) == 2
-    assert all(line.endswith(f"-{name}.png") for line in told)
+    assert [Path(line).name for line in told] == [f"20250131-120000-007-{name}{n}.png" for n in ("", "-2", "-3")]
 
 
 def test_stills_are_bounded_whoever_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
