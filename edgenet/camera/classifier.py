@@ -25,6 +25,7 @@ from edgenet.labels import Labels
 from edgenet.proof.subjects import prepared
 
 Tell = Callable[[str], None]
+Ask = Callable[[str], Labels | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,9 @@ class FileClassifier:
     """A model file and, once asked for, its sibling of the other precision; see Classifier.
 
     threads: of one inference. labels: they win over what the file says. input_range: (scale, offset) for a foreign file
-    that takes floats. warn: told of what is no error. Raises EdgenetError where the labels are not as many as the
-    classes, UsageError where nobody says what a float input ranges over, or more say so than the manifest, DeviceError
-    where the file cannot be opened.
+    that takes floats. warn: told of what is no error. ask: asked for the labels where nobody says any; None: numbers.
+    Raises EdgenetError where the labels are not as many as the classes, UsageError where nobody says what a float input
+    ranges over, or more say so than the manifest, DeviceError where the file cannot be opened.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class FileClassifier:
         labels: Labels | None = None,
         input_range: tuple[float, float] | None = None,
         warn: Tell = lambda _: None,
+        ask: Ask = lambda _: None,
     ) -> None:
         self._threads = threads
         self._input_range = input_range
@@ -100,7 +102,11 @@ class FileClassifier:
         self._closed = False
         self._opened: dict[Path, _Opened] = {}
         self._current = self._open(path)
-        self._labels = _names(self._current, labels, warn)
+        try:
+            self._labels = _names(self._current, labels, warn, ask)
+        except BaseException:  # Ctrl-C, too, is an answer
+            self.close()
+            raise
 
     @property
     def card(self) -> Card:
@@ -257,16 +263,19 @@ class _Opened:
         return row
 
 
-def _names(opened: _Opened, given: Labels | None, warn: Tell) -> tuple[str, ...]:
-    """Names of the classes: those given, else the file's own, else numbers."""
+def _names(opened: _Opened, given: Labels | None, warn: Tell, ask: Ask) -> tuple[str, ...]:
+    """Names of the classes: those given, else the file's own, else those that somebody answers, else numbers."""
     path, answers = opened.artifact.path, opened.artifact.manifest.output
     names = given.names if given else answers.labels
     if not names:
         note = opened.process.info.labels_note
-        warn(f"{path} does not say what its classes are called{f' ({note})' if note else ''}: --labels FILE names them")
-        return tuple(f"class {index}" for index in range(answers.classes))
+        said = f"{path} does not say what its {answers.classes} classes are called{f' ({note})' if note else ''}"
+        asked = ask(said)
+        if asked is None:
+            warn(f"{said}: --labels FILE names them")
+            return tuple(f"class {index}" for index in range(answers.classes))
+        names = asked.names
     if len(names) != answers.classes:
-        opened.process.close()
         raise EdgenetError(f"{path} answers {answers.classes} classes and the labels name {len(names)}: give its own")
     return tuple(_printable(name) for name in names)
 

@@ -30,6 +30,7 @@ from edgenet.camera.sources.browser import BrowserSource
 from edgenet.camera.web.server import WebView
 from edgenet.camera.wishes import View, Voice, Wishes
 from edgenet.errors import EdgenetError, SourceError
+from edgenet.labels import Labels, read_labels
 
 _MOST_THREADS = 4
 _PICTURE_S = 1.0  # that a picture is shown
@@ -217,7 +218,22 @@ def _classifier(wishes: Wishes, voice: Voice) -> FileClassifier:
         labels=wishes.labels,
         input_range=wishes.input_range,
         warn=voice.warn,
+        ask=lambda said: _asked(said, wishes, voice),
     )
+
+
+def _asked(said: str, wishes: Wishes, voice: Voice) -> Labels | None:
+    """Ask for a label file until there is one, or an empty answer."""
+    while answer := voice.ask(f"{said}. A file of their names (.txt, .csv), or Enter for numbers:"):
+        try:
+            file = Path(answer).expanduser()
+            labels = read_labels(file)
+            dataclasses.replace(wishes, labels_file=file).check()  # it may be what --log would write over
+        except (EdgenetError, RuntimeError, ValueError) as exc:  # nobody's home, or what can be no path
+            voice.error(str(exc))
+        else:
+            return labels
+    return None
 
 
 def _source(wishes: Wishes) -> Source:

@@ -120,7 +120,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 class Voice(Protocol):
-    """Where lines for the user go."""
+    """Where lines for the user go, and where answers come from."""
 
     def say(self, line: str) -> None:
         """Something worth knowing."""
@@ -130,3 +130,6 @@ class Voice(Protocol):
 
     def error(self, line: str) -> None:
         """Something failed."""
+
+    def ask(self, question: str) -> str:
+        """What somebody answers in a line; "" where nobody is there."""

@@ -38,7 +38,7 @@ class View(str, Enum):
 
 
 class Voice:
-    """Lines for the user, on stderr."""
+    """Lines for the user, on stderr, and what is answered on a terminal."""
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -51,6 +51,13 @@ class Voice:
     def error(self, line: str) -> None:
         """Print a line that says what is wrong."""
         terminal.error(line)
+
+    def ask(self, question: str) -> str:
+        """Read a line from the terminal; "" where there is none, or nothing comes from it any more."""
+        if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return ""
+        print(question, end=" ", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip()
 
 
 def _at_once(verb: Callable[P, None]) -> Callable[P, None]:

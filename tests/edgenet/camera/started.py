@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +80,52 @@ class Started:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class AtTerminal:
+    """`edgenet camera` with these arguments on a terminal of its own, in the folder `cwd`. A context manager, too."""
+
+    def __init__(self, cwd: Path, *arguments: object) -> None:
+        self._ours, self.terminal = pty.openpty()
+        self.before = termios.tcgetattr(self.terminal)
+        self.said = ""
+        own = {f"EDGENET_{kind}_HOME": str(cwd) for kind in ("CONFIG", "CACHE", "DATA")}
+        screen = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edgenet", "camera", *map(str, arguments)],
+            stdin=self.terminal,
+            stdout=self.terminal,
+            stderr=self.terminal,
+            cwd=cwd,
+            env={**os.environ, **own, **screen, "PYTHONPATH": str(Path.cwd())},
+            start_new_session=True,
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes our terminal
+        )
+
+    def until(self, text: str) -> str:
+        """Wait until a text has been shown since the last `type`; all that was. Fails after 15 s."""
+        end = time.monotonic() + 15
+        while text not in self.said:
+            assert time.monotonic() < end, self.said
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self.said += os.read(self._ours, 65536).decode(errors="replace")
+        return self.said
+
+    def type(self, keys: bytes) -> None:
+        """Press these keys; what was shown before is forgotten."""
+        self.said = ""
+        os.write(self._ours, keys)
+
+    def __enter__(self) -> AtTerminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+        os.close(self.terminal)
 
 
 def lines(path: Path) -> list[Any]:

@@ -157,7 +157,7 @@ def test_labels_come_from_the_user_else_from_the_file_else_they_are_numbers(tmp_
         (named, None, LABELS, ""),
         (named, own, own.names, ""),
         (bare, own, own.names, ""),
-        (bare, None, ("class 0", "class 1", "class 2"), "bare.tflite does not say what its classes are called"),
+        (bare, None, ("class 0", "class 1", "class 2"), "bare.tflite does not say what its 3 classes are called"),
         (spoiled, None, ("class 0", "class 1", "class 2"), "its packed labels cannot be read"),
     ):
         warnings: list[str] = []

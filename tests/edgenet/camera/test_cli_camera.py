@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pty
 import re
 import select
 import shutil
@@ -35,7 +34,7 @@ from tests.edgenet.conftest import Edgenet
 from .browser import own_certificate
 from .mjpeg_camera import MjpegCamera
 from .sinks.test_recording import frames_of
-from .started import Started, lines
+from .started import AtTerminal, Started, lines
 
 
 @pytest.fixture(scope="module")
@@ -312,53 +311,20 @@ def test_in_the_browser_the_model_is_served_with_its_labels_and_opencv_is_not_ne
 
 
 def test_the_terminal_shows_a_table_takes_keys_and_is_given_back(camera: MjpegCamera, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    before = termios.tcgetattr(theirs)
-    command = [sys.executable, "-m", "edgenet", "camera", "--source", camera.url, "--view", "terminal"]
-    home = {f"EDGENET_{kind}_HOME": str(tmp_path) for kind in ("CONFIG", "CACHE", "DATA")}
-    own = {
-        **os.environ,
-        **home,
-        "TERM": "xterm-256color",
-        "COLUMNS": "100",
-        "LINES": "30",
-        "PYTHONPATH": str(Path.cwd()),
-    }
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=own, cwd=tmp_path, start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes our terminal
-    )  # fmt: skip
-    said = ""
-
-    def until(text: str) -> None:
-        nonlocal said
-        end = time.monotonic() + 15
-        while text not in said:
-            assert time.monotonic() < end, said
-            if select.select([ours], [], [], 0.1)[0]:
-                said += os.read(ours, 65536).decode(errors="replace")
-
-    try:
-        until("q quit")
-        until("inference")
-        assert not termios.tcgetattr(theirs)[3] & termios.ECHO
-        os.write(ours, b" ")
-        until("paused")
-        said = ""
-        os.write(ours, b" \x1b[A")  # an arrow is no Escape
-        until("q quit")
-        os.write(ours, b"q")
+    with AtTerminal(tmp_path, "--source", camera.url, "--view", "terminal") as it:
+        it.until("q quit")
+        it.until("inference")
+        assert not termios.tcgetattr(it.terminal)[3] & termios.ECHO
+        it.type(b" ")
+        it.until("paused")
+        it.type(b" \x1b[A")  # an arrow is no Escape
+        it.until("q quit")
+        it.type(b"q")
         began = time.monotonic()
-        said = ""
-        until("\x1b[?25h")  # the cursor is shown again
-        assert process.wait(5) == 0
+        it.until("\x1b[?25h")  # the cursor is shown again
+        assert it.process.wait(5) == 0
         assert time.monotonic() - began < 1
-        assert termios.tcgetattr(theirs) == before
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-        os.close(theirs)
+        assert termios.tcgetattr(it.terminal) == it.before
 
 
 def test_where_there_is_no_terminal_it_is_plain_lines(edgenet: Edgenet, clip: Path) -> None:
@@ -601,8 +567,44 @@ def test_a_file_without_labels_is_numbered_with_a_warning(edgenet: Edgenet, clip
     log = tmp_path / "seen.jsonl"
     ran = edgenet("camera", model, "--source", clip, "--view", "none", "--log", log)
     assert ran.code == 0, ran.err
-    assert "does not say what its classes are called" in ran.err
+    assert "does not say what its 3 classes are called" in ran.err
     assert lines(log)[0]["label"] in ("class 0", "class 1", "class 2")
+
+
+def test_on_a_terminal_it_is_asked_which_file_names_the_classes(clip: Path, tmp_path: Path) -> None:
+    model = write(tmp_path, "tiny.tflite", tiny_tflite())
+    (tmp_path / "names.txt").write_text("rouge\nvert\nbleu\n")
+    log = tmp_path / "seen.jsonl"
+    with AtTerminal(tmp_path, model, "--source", clip, "--view", "none", "--log", log) as it:
+        it.until("tiny.tflite does not say what its 3 classes are called. A file of their names")
+        for wrong, why in (
+            (b"none.txt", "none.txt: no such label file"),
+            (b"~nobody-here/names.txt", "home directory"),
+        ):
+            it.type(wrong + b"\n")
+            assert why in it.until("or Enter for numbers: ")
+        it.type(b"names.txt\n")
+        assert it.process.wait(15) == 0
+    assert {line["label"] for line in lines(log)} <= {"rouge", "vert", "bleu"}
+
+
+def test_who_does_not_know_gets_numbers_and_what_is_answered_is_not_written_over(clip: Path, tmp_path: Path) -> None:
+    model = write(tmp_path, "tiny.tflite", tiny_tflite())
+    names = write(tmp_path, "names.txt", b"rouge\nvert\nbleu\n")
+    with AtTerminal(tmp_path, model, "--source", clip, "--view", "none", "--log", names) as it:
+        it.until("or Enter for numbers: ")
+        it.type(b"names.txt\n")
+        assert "that is the file of --labels; choose another" in it.until("or Enter for numbers: ")
+        assert names.read_bytes() == b"rouge\nvert\nbleu\n"
+        it.type(b"\x03")
+        it.until("interrupted")
+        assert it.process.wait(5) == 130
+    with AtTerminal(tmp_path, model, "--source", clip, "--view", "none", "--log", tmp_path / "seen.jsonl") as it:
+        it.until("or Enter for numbers: ")
+        it.type(b"\n")
+        it.until("--labels FILE names them")
+        assert it.process.wait(15) == 0
+    assert lines(tmp_path / "seen.jsonl")[0]["label"] in ("class 0", "class 1", "class 2")
 
 
 def test_two_opencvs_that_overwrite_each_other_are_named_with_the_cure(clip: Path, tmp_path: Path) -> None:
