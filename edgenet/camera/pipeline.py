@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from edgenet.errors import EdgenetError, UsageError
 
 _POLL_S = 0.02  # how often keys are looked at while nothing comes
 _REFRESH_S = 0.25  # how often the screen hears of a live source that gives nothing
+_HELD_S = 1.0  # and of a clip that is paused, whose rates fall to 0
 _FIGURES_NS = 100_000_000  # figures that change faster cannot be read, and cost each frame
 _SILENT_NS = 2_500_000_000  # without a picture, until the screen says so, where the source itself says nothing
 _FAREWELL_S = 0.6  # for the threads to end
@@ -244,10 +246,10 @@ class Pipeline:
                 self._clock.shown(answer.frame.captured_ns, paused=self._controls.paused, anew=anew)
 
     def _refresh(self) -> None:
-        """Tell the sinks what has changed since the last answer; of a live source also that time goes by."""
+        """Tell the sinks what has changed since the last answer; live and in a pause also that time goes by."""
         state = (self._controls.paused, self._controls.mirror, self._trouble_now())
-        overdue = time.monotonic_ns() - self._shown_ns > _REFRESH_S * 1e9
-        if state != self._said or (self._source.live and overdue):
+        every_s = _REFRESH_S if self._source.live else _HELD_S if self._controls.paused else math.inf
+        if state != self._said or time.monotonic_ns() - self._shown_ns > every_s * 1e9:
             self._show()
 
     def _show(self) -> None:

@@ -128,15 +128,15 @@ class Routes:
             ]
         )
 
-    async def _index(self, _: Request) -> Response:
-        return _send(PAGE / "index.html")
+    async def _index(self, request: Request) -> Response:
+        return _send(PAGE / "index.html", request)
 
     async def _file(self, request: Request) -> Response:
         """Answer a file of the page: one of those that lie there, looked up by name, so that no path leads out."""
         from starlette.responses import PlainTextResponse
 
         file = page_files().get(request.path_params["name"])
-        return _send(file) if file else PlainTextResponse("there is no such file\n", 404)
+        return _send(file, request) if file else PlainTextResponse("there is no such file\n", 404)
 
     async def _config(self, _: Request) -> Response:
         model = self.in_page.describe(self.broadcast.controls)
@@ -178,13 +178,18 @@ def page_files() -> dict[str, Path]:
     return {path.relative_to(PAGE).as_posix().removesuffix(".gz"): path for path in files}
 
 
-def _send(file: Path) -> Response:
-    from starlette.responses import FileResponse
+def _send(file: Path, request: Request) -> Response:
+    """Answer a file, or that the browser has it: asked each time, or an upgrade would leave it with halves of two."""
+    from starlette.responses import FileResponse, Response
 
     packed = file.suffix == ".gz"
     kind = _KINDS[Path(file.stem).suffix if packed else file.suffix]
-    headers = {"cache-control": "private, max-age=86400" if file.parent != PAGE else "no-cache"}
-    return FileResponse(file, media_type=kind, headers={**headers, "content-encoding": "gzip"} if packed else headers)
+    headers = {"cache-control": "no-cache", **({"content-encoding": "gzip"} if packed else {})}
+    answer = FileResponse(file, media_type=kind, headers=headers, stat_result=file.stat())
+    tag = answer.headers["etag"]
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"cache-control": "no-cache", "etag": tag})
+    return answer
 
 
 def _json(what: object, status: int = 200) -> Response:

@@ -99,8 +99,9 @@ def reachable(host: str) -> str:
 class Guard:
     """Stands before every route and socket; what it refuses, the application never sees.
 
-    host: what the server listens on. port: names the cookie, since cookies do not tell ports apart. token: None where
-    none is needed. Refused is answered with 403, a socket before it opens.
+    host: what the server listens on. port: names the cookie, since cookies do not tell ports apart; so does TLS, as
+    browsers keep one of TLS from being replaced without. token: None where none is needed. Refused is answered with
+    403, a socket before it opens.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int, token: str | None) -> None:
@@ -117,11 +118,13 @@ class Guard:
         given = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("token")
         headers = dict(HEADERS)
+        secure = scope["scheme"] in ("https", "wss")
+        name = f"{self._cookie}_tls" if secure else self._cookie
         if self._token and query:  # if it is right, the cookie speaks from now on, also for what the page fetches
-            headers["set-cookie"] = f"{self._cookie}={query[0]}; Path=/; HttpOnly; SameSite=Strict"
-            if scope["scheme"] in ("https", "wss"):
+            headers["set-cookie"] = f"{name}={query[0]}; Path=/; HttpOnly; SameSite=Strict"
+            if secure:
                 headers["set-cookie"] += "; Secure"
-        refusal = self._refusal(scope["type"], given, query)
+        refusal = self._refusal(scope["type"], given, query[0] if query else _cookie(given.get("cookie", ""), name))
         if refusal:
             await _refuse(scope, send, refusal)
         elif scope["type"] == "websocket":
@@ -129,7 +132,7 @@ class Guard:
         else:
             await self._app(scope, receive, _adding(headers, send))
 
-    def _refusal(self, kind: str, given: Mapping[str, str], query: list[str] | None) -> str:
+    def _refusal(self, kind: str, given: Mapping[str, str], token: str) -> str:
         host = given.get("host", "").lower()
         name = host.rsplit(":", 1)[0] if host.rsplit(":", 1)[-1].isdigit() else host
         if self._hosts is not None and name not in self._hosts:
@@ -137,15 +140,11 @@ class Guard:
         origin = given.get("origin")
         if kind == "websocket" and origin is not None and origin.lower().partition("://")[2] != host:
             return "a page of another origin may not open this socket"
-        if self._token is not None and not self._known(given.get("cookie", ""), query):
+        if self._token is not None and not secrets.compare_digest(  # in constant time
+            token.encode("utf-8", "surrogateescape"), self._token
+        ):
             return "the token is wrong or missing: open the address that edgenet printed, with its ?token=..."
         return ""
-
-    def _known(self, cookies: str, query: list[str] | None) -> bool:
-        """Compare in constant time what was given: in the query, or else as the cookie."""
-        assert self._token is not None
-        candidate = query[0] if query else _cookie(cookies, self._cookie)
-        return secrets.compare_digest(candidate.encode("utf-8", "surrogateescape"), self._token)
 
 
 def _cookie(header: str, name: str) -> str:

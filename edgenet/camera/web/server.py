@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import re
 import socket
@@ -141,6 +142,10 @@ class WebView:
         except (OSError, OverflowError) as exc:
             door.close()
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            if isinstance(exc, OSError) and exc.errno == errno.EADDRNOTAVAIL:
+                raise EdgenetError(
+                    f"cannot listen on {self._host} ({why}); give --host an address of this machine, or 0.0.0.0"
+                ) from exc
             raise EdgenetError(
                 f"cannot listen on {self._host}:{self._port} ({why}); choose another with --port"
             ) from exc

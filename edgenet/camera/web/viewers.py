@@ -5,7 +5,7 @@ or nothing where the picture is the one before or is not wanted. The viewer ackn
 only then gets the next, the newest there is; something comes at least every second. It may also press buttons and send
 its own camera's pictures.
 
-    text    {"do": "ack"}                               the last message was drawn
+    text    {"do": "ack", "away": true}                 the last message was drawn; away: once somebody looked again
     text    {"do": "pause" | "mirror" | "rotate" | "save" | "precision"}
     text    {"do": "pictures", "wanted": true | false}  false: its own camera runs; true: no longer
     binary  a JPEG of its camera; answered with text {"taken": its frame's id, or null} or {"busy": why}
@@ -94,6 +94,7 @@ class Viewer:
         self._broadcast = broadcast
         self._cameras = cameras
         self._acknowledged = asyncio.Event()
+        self._away = False
         self._pictures = True
         self._drawn: Frame | None = None
         self._ages = Ages()
@@ -134,7 +135,7 @@ class Viewer:
             await self._acknowledged.wait()
             if fresh and shown.frame is not None:
                 self._drawn = shown.frame
-                if not shown.update.paused:  # what is seen anew in a pause is as old as the pause
+                if not (shown.update.paused or self._away):  # or it is as old as the pause, or as the absence was long
                     self._ages.add(shown.frame)
 
     async def _message(self, shown: Shown, fresh: bool) -> bytes:
@@ -165,6 +166,7 @@ class Viewer:
             return False
         wish = message.get("do") if isinstance(message, dict) else None
         if wish == "ack":
+            self._away = message.get("away") is True
             self._acknowledged.set()
         elif wish == "pictures":
             self._pictures = message.get("wanted") is True

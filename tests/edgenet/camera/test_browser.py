@@ -19,10 +19,24 @@ from edgenet.camera.classifier import default_model
 from edgenet.camera.frame import Controls, Update
 from edgenet.camera.sources.browser import FrameInbox
 from edgenet.camera.web import broadcast
+from edgenet.camera.web.security import Tls
 from edgenet.camera.web.server import WebView
 from edgenet.symbols.glyphs import LABELS
 
-from .browser import SHOWN, answering, browser, eventually, figures, get, opened, pixel, plain, serving, update
+from .browser import (
+    SHOWN,
+    answering,
+    browser,
+    eventually,
+    figures,
+    get,
+    opened,
+    own_certificate,
+    pixel,
+    plain,
+    serving,
+    update,
+)
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "is_mobile": True, "has_touch": True}
 
@@ -119,23 +133,29 @@ def long_figures() -> Update:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_sticks_out_on_screens_of_any_width(chrome: Any, tmp_path: Path, scheme: str) -> None:
     covered = """["banner", "camera"].filter((id) => {
-        const { left, right, top, bottom } = document.getElementById(id).getBoundingClientRect();
-        return document.elementFromPoint((left + right) / 2, (top + bottom) / 2)?.id !== id;
+        const element = document.getElementById(id);
+        return ![0.1, 0.5, 0.9].every((share) => {
+            const place = () => {
+                const { left, right, top, bottom } = element.getBoundingClientRect();
+                return [(left + right) / 2, top + share * (bottom - top)];
+            };
+            scrollBy(0, place()[1] - innerHeight / 4);
+            return document.elementFromPoint(...place())?.id === id;
+        });
     })"""
     with serving(inbox=FrameInbox()) as view:
         shown = long_figures()
         trouble = "the browser's camera is gone: start it again on its page"
         view.show(replace(shown, stats=replace(shown.stats, trouble=trouble)))
-        for width, height in ((320, 568), (390, 844), (820, 1180), (667, 375), (1280, 720)):
+        for width, height in ((320, 568), (390, 844), (820, 1180), (667, 375), (1280, 720), (667, 280), (320, 180)):
             size = {"width": width, "height": height}
             with opened(chrome, view.url, viewport=size, color_scheme=scheme) as page:
                 page.until("document.getElementById('figures').textContent.includes('1105 / 2139 ms')")
                 page.screenshot(path=str(tmp_path / f"{width}.png"))
                 assert page.evaluate(STICKS_OUT) == []
                 assert page.evaluate(covered) == []
-                assert (
-                    page.evaluate("document.querySelector('.buttons').getBoundingClientRect().height") < 80
-                )  # one row
+                row = page.evaluate("document.querySelector('.buttons').getBoundingClientRect().height")
+                assert row < 80
 
 
 def test_the_page_is_written_as_large_as_its_reader_likes(play: Any, tmp_path: Path) -> None:
@@ -195,9 +215,11 @@ def test_mirroring_turns_the_display_alone(chrome: Any) -> None:
         view.show(type(shown)(shown.answer, shown.stats, paused=True, mirror=True))
         page.wait_for_selector(".mirrored")
         assert page.is_visible("#paused")
-        assert page.inner_text("[data-do=pause] b") == "Resume"
-        for button in ("pause", "mirror"):
-            assert page.get_attribute(f"[data-do={button}]", "aria-pressed") == "true"
+        # As they are read aloud: their keys are no part of their names, and what says Resume is not pressed.
+        assert page.page.get_by_role("button", name="Resume", exact=True).get_attribute("aria-pressed") is None
+        assert page.page.get_by_role("button", name="Mirror", exact=True).get_attribute("aria-pressed") == "true"
+        for button in ("Rotate", "Save", "Precision"):
+            assert page.page.get_by_role("button", name=button, exact=True).is_visible()
         assert "matrix(-1" in page.evaluate("getComputedStyle(document.getElementById('picture')).transform")
 
 
@@ -258,12 +280,78 @@ def test_a_hidden_page_is_no_viewer_yet_and_acknowledges_nothing(chrome: Any) ->
         view.show(update(0, plain(0, 0, 0), label="seen"))
         page.until(f"{SHOWN} === 'seen'")
         page.evaluate(hidden)
-        for number in range(1, 20):
+        for number in range(1, 75):
             view.show(update(number, plain(0, 0, 0), label="unseen"))
             page.wait_for_timeout(20)
         assert page.evaluate(SHOWN) == "seen"
         page.evaluate(seen)
         page.until(f"{SHOWN} === 'unseen'")
+        view.show(update(75, plain(0, 0, 0), label="seen again"))
+        page.until(f"{SHOWN} === 'seen again'")
+        page.wait_for_timeout(300)
+        view.show(update(76, plain(0, 0, 0), label="and again"))  # whose figures count the one before
+        page.until(f"{SHOWN} === 'and again'")
+        assert int(figures(page)["age p50 / p95"].split()[2]) < 1000  # how long nobody looked is no age
+
+
+def test_who_came_over_tls_may_come_without(chrome: Any, tmp_path: Path) -> None:
+    with (
+        serving(host="0.0.0.0", tls=Tls(*own_certificate(tmp_path))) as first,
+        opened(chrome, first.url, ignore_https_errors=True) as page,
+    ):
+        first.show(update(0, plain(0, 0, 0), label="over TLS"))
+        page.until(f"{SHOWN} === 'over TLS'")
+        first.close()
+        with serving(host="0.0.0.0", port=first.port) as second:
+            second.show(update(0, plain(0, 0, 0), label="without"))
+            page.goto(second.url)
+            page.until(f"{SHOWN} === 'without'")
+
+
+def test_of_a_name_from_right_to_left_the_beginning_is_shown(chrome: Any) -> None:
+    name = "".join(chr(0x0627 + place % 20) for place in range(300))
+    with serving() as view, opened(chrome, view.url, viewport={"width": 390, "height": 844}) as page:
+        view.show(update(0, plain(0, 0, 0), label=name))
+        page.until(f"{SHOWN} === {json.dumps(name)}")
+        first = """(() => {
+            const element = document.querySelector("#labels .name"), range = document.createRange();
+            range.setStart(element.firstChild, 0);
+            range.setEnd(element.firstChild, 1);
+            const [letter, whole] = [range, element].map((one) => one.getBoundingClientRect());
+            return letter.left >= whole.left && letter.right <= whole.right + 1;
+        })()"""
+        assert page.evaluate(first)
+
+
+def test_where_colours_are_forced_bars_and_pressed_buttons_are_still_told(chrome: Any) -> None:
+    with serving() as view, opened(chrome, view.url, forced_colors="active") as page:
+        shown = update(0, plain(0, 0, 0))
+        view.show(type(shown)(shown.answer, shown.stats, paused=True, mirror=True))
+        page.wait_for_selector(".mirrored")
+        assert page.evaluate("matchMedia('(forced-colors: active)').matches")
+        ground = "(what, part) => getComputedStyle(document.querySelector(what), part).backgroundColor"
+        for one, other in (
+            (("#labels .bar", None), ("#labels .bar", "::before")),
+            (("#labels .bar", None), ("#labels .bar", "::after")),
+            ((".key.smoothed", None), (".key.raw", None)),
+            (("[data-do=mirror]", None), ("[data-do=rotate]", None)),
+            (("[data-do=pause]", None), ("[data-do=rotate]", None)),
+        ):
+            colours = [
+                page.evaluate(f"([what, part]) => ({ground})(what, part)", list(which)) for which in (one, other)
+            ]
+            assert colours[0] != colours[1]
+
+
+def test_a_key_that_finds_no_connection_says_so(chrome: Any) -> None:
+    with serving() as view, opened(chrome, view.url) as page:
+        view.show(update(0, plain(0, 0, 0)))
+        page.wait_for_selector("#labels li")
+        view.close()
+        page.until("document.getElementById('banner').textContent.includes('trying again')")
+        page.keyboard.press("m")
+        page.until("document.getElementById('toast').matches('.shown')")
+        assert page.inner_text("#toast").startswith("Not connected")
 
 
 def test_with_a_token_the_printed_address_opens_the_page_and_no_other(chrome: Any) -> None:

@@ -371,3 +371,25 @@ def test_what_is_held_in_a_pause_is_seen_anew_without_what_was_before(chrome: An
                 page.keyboard.press("m")
                 page.wait_for_selector(".mirrored", state=state)
             assert page.complaints == []
+
+
+def test_in_the_page_a_camera_is_started_and_started_again_in_a_pause(chrome: Any) -> None:
+    picture = "document.getElementById('picture')"
+    with serving() as view:
+        view.in_page.use(default_model())
+        with opened(chrome, view.url) as page:
+            page.until("document.getElementById('model').textContent.includes('LiteRT.js')")
+            page.evaluate(f"() => {{ {CORNER_CAMERA} }}")
+            page.keyboard.press(" ")
+            page.click("#camera")
+            page.until(f"{SHOWN} !== undefined", 10)  # the first picture is shown, and answered
+            assert not page.is_visible("#empty")
+            page.evaluate("() => { window.corner = '#00ff00'; }")  # and held
+            page.wait_for_timeout(400)
+            assert pixel(page, 0.25, 0.25)[0] > 200
+            page.click("#camera")
+            page.keyboard.press("r")
+            page.click("#camera")
+            page.until(f"{picture}.height > {picture}.width", 5)  # what is held is turned, though nobody ran then
+            assert pixel(page, 0.75, 0.25)[0] > 200
+            assert page.complaints == []

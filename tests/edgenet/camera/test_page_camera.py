@@ -204,6 +204,22 @@ def paused(page: Any, view: WebView, loop: Any) -> Update:
     return held
 
 
+def test_a_camera_that_is_started_in_a_pause_shows_its_first_picture(chrome: Any) -> None:
+    with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
+        loop.stop.set()
+        loop.join(10)
+        page.evaluate(f"() => {{ {CORNER_CAMERA} }}")
+        view.show(replace(update(0), paused=True))
+        page.wait_for_selector("#paused:visible")
+        page.click("#camera")
+        page.wait_for_selector("#empty", state="hidden")
+        assert page.evaluate("document.getElementById('picture').width") == 320
+        assert pixel(page, 0.25, 0.25)[0] > 200
+        page.evaluate("() => { window.corner = '#00ff00'; }")  # and holds it
+        page.wait_for_timeout(400)
+        assert pixel(page, 0.25, 0.25)[0] > 200
+
+
 def test_what_is_held_in_a_pause_is_turned_where_it_was_taken(chrome: Any) -> None:
     with answering(default_model(), LABELS) as (view, loop), opened(chrome, view.url) as page:
         held = paused(page, view, loop)

@@ -369,6 +369,18 @@ def test_frames_of_a_clip_do_not_age_in_a_pause() -> None:
         assert watcher.updates[-1].stats.age_p95_ms < 200
 
 
+def test_figures_of_a_paused_clip_come_to_rest() -> None:
+    watcher = Watcher()
+    with Running(Clip([picture()] * 400, fps=40), Model(), watcher, settings=Settings(pace=True)) as it:
+        it.wait(lambda: watcher.updates[-1:] and watcher.updates[-1].stats.inference_fps > 20)
+        it.controls.paused = True
+        it.wait(lambda: watcher.updates[-1].stats.inference_fps == 0, 4)
+        last = watcher.updates[-1]
+        assert last.paused
+        assert (last.stats.camera_fps, last.stats.age_p95_ms) == (0, 0)
+        assert last.stats.inference_ms > 0  # of the answer that is there
+
+
 def test_mirroring_changes_what_is_displayed_alone() -> None:
     model, watcher = Model(), Watcher()
     image = picture()

@@ -455,14 +455,25 @@ def test_a_model_that_has_changed_is_not_served_with_what_was_known_of_the_other
     assert (status, body) == (409, b"mine.tflite has changed: start edgenet camera again\n")
 
 
+def test_a_file_that_a_browser_has_is_not_sent_again(view: WebView) -> None:
+    for path in ("", "page/page.js", "page/litert/litert_wasm_internal.wasm"):
+        url = f"http://127.0.0.1:{view.port}/{path}"
+        status, headers, body = get(url)
+        assert (status, headers["cache-control"]) == (200, "no-cache")  # it asks: an upgrade is seen at once
+        again, told, nothing = get(url, {"If-None-Match": headers["etag"]})
+        assert (again, told["etag"], nothing) == (304, headers["etag"], b"")
+        assert get(url, {"If-None-Match": '"of another version"'})[::2] == (200, body)
+
+
 def test_a_port_that_is_taken_is_one_clear_line(view: WebView) -> None:
     with pytest.raises(EdgenetError, match=rf"127\.0\.0\.1:{view.port} .*in use.*--port") as refused:
         WebView(Controls(), port=view.port).start()
     assert "\n" not in str(refused.value)
     for host in ("no.such.host.invalid", "192.0.2.1"):
-        with pytest.raises(EdgenetError, match=r"--(host|port)") as refused:
+        with pytest.raises(EdgenetError, match="--host") as refused:  # no port would help
             WebView(Controls(), host=host).start()
         assert "\n" not in str(refused.value)
+        assert "--port" not in str(refused.value)
     with pytest.raises(UsageError, match="65535"):
         WebView(Controls(), port=70000)
 

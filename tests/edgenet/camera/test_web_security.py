@@ -426,7 +426,10 @@ def test_over_tls_the_tokens_cookie_is_for_tls_alone(tmp_path: Path) -> None:
         address = at(view, f"?token={TOKEN}", "https")
         with urllib.request.urlopen(address, timeout=10, context=trusting) as answer:
             cookie, *attributes = answer.headers["set-cookie"].split("; ")
-        assert cookie == f"edgenet_{view.port}={TOKEN}"
+        assert cookie == f"edgenet_{view.port}_tls={TOKEN}"  # a browser would keep it from one without TLS
         assert set(attributes) == {"Path=/", "HttpOnly", "SameSite=Strict", "Secure"}
+        other = urllib.request.Request(at(view, "page/page.js", "https"), headers={"Cookie": cookie})
+        with urllib.request.urlopen(other, timeout=10, context=trusting) as answer:
+            assert answer.status == 200
     finally:
         view.close()

@@ -87,6 +87,7 @@ export class Link {
   }
 
   async take(socket, data) {
+    const away = document.hidden;
     const length = new DataView(data).getUint32(0);
     const state = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
     const jpeg = data.byteLength > 4 + length ? new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }) : null;
@@ -96,12 +97,15 @@ export class Link {
       await this.onState(state, jpeg);
     } finally {
       this.busy--;
-      if (socket.readyState === WebSocket.OPEN) socket.send('{"do": "ack"}');
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: "ack", away }));
     }
   }
 
+  /** Whether it could be said: not while there is no connection. */
   say(message) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(message));
+    return true;
   }
 
   /** Ask for states alone, where this device sees its own pictures anyway. */

@@ -51,7 +51,7 @@ function watch({ camera: canSend, cut }, onOpen) {
       const began = performance.now();
       camera.draw(still, paper, 0, SIDE);
       if (!cut) {
-        if (!shown.paused) camera.draw(canvas, context, shown.rotate, SIDE);
+        if (!shown.paused || !$("empty").hidden) camera.draw(canvas, context, shown.rotate, SIDE);
         $("empty").hidden = true;
         draws.add(performance.now() - began);
       }
@@ -66,7 +66,7 @@ function watch({ camera: canSend, cut }, onOpen) {
   }
 
   if (canSend) offerCamera(send, () => link.wantPictures(true));
-  onButton((wish) => link.say({ do: wish }));
+  onButton((wish) => link.say({ do: wish }) || toast("Not connected: press it again later"));
 }
 
 async function drawJpeg(jpeg, context) {
@@ -120,15 +120,15 @@ async function classifyHere(config) {
     showAnswer(top, raw);
   }
 
+  let turned = held.rotate; // the picture that is shown
   async function run() {
     let missed = camera.missed;
-    let turned = held.rotate;
     for await (const taken of camera.pictures()) {
       const skipped = camera.missed - missed;
       missed = camera.missed;
       came.add(0, 1 + skipped);
-      if (held.paused) {
-        if (turned === held.rotate || !$("empty").hidden) continue;
+      if (held.paused && $("empty").hidden) {
+        if (turned === held.rotate) continue;
         turn(canvas, context, held.rotate - turned); // the same picture, seen anew
         turned = held.rotate;
         classifier.forget();

@@ -39,6 +39,7 @@ function addRow(place) {
     element.className = kind;
     return item.appendChild(element);
   });
+  name.dir = "auto"; // of one from right to left, too, the beginning stays
   $("labels").append(item);
   rows.set(place, { item, name, share, bar });
   return rows.get(place);
@@ -82,7 +83,7 @@ export function showHeld({ paused, mirror }) {
   $("frame").classList.toggle("mirrored", mirror);
   const button = (name) => document.querySelector(`[data-do="${name}"]`);
   set(button("pause").firstChild, paused ? "Resume" : "Pause");
-  button("pause").setAttribute("aria-pressed", String(paused));
+  button("pause").classList.toggle("primary", paused); // its name says it: pressed, too, would say it is not
   button("mirror").setAttribute("aria-pressed", String(mirror));
 }
 
