@@ -29,7 +29,8 @@ from devices.runtimes.wire import Kind, Message, WireError, receive, send
 
 _ERRORS = {error.__name__: error for error in (ModelUnreadable, RuntimeMissing)}
 _CHUNK_BYTES = 4 << 20  # of images in one message
-_ORPHAN_S = 10.0  # how long past its parent's deadline a child may live that has lost its parent
+_ORPHAN_S = 10.0  # how long past its parent's deadline a child may compute that has lost its parent
+_STOPPED_S = 1.0  # that this process did not run at all: it was stopped, and the child with it
 
 # The child gets this process's own sys.path, never the current folder by default: a numpy.py beside a downloaded
 # model must not run. Nor a folder that is a package: an OpenCV that fails to load, as Keras tries to, leaves its own in
@@ -63,7 +64,8 @@ class ModelProcess:
         self.timeout_s = timeout_s
         self._info: ModelInfo | None = None
         self._timed_out = False
-        self._deadline = time.monotonic() + timeout_s
+        self._stopped_s = 0.0
+        self._deadline = self._clock() + timeout_s
         self._closed = threading.Event()
         process: subprocess.Popen[bytes] | None = None
         try:
@@ -155,10 +157,10 @@ class ModelProcess:
     def _ask(self, kind: Kind, fields: Mapping[str, Any], payload: Any = b"", alarm_s: float | None = None) -> None:
         if self._closed.is_set():
             raise DeviceError(f"{self.path}: its process is closed")
-        self._deadline = time.monotonic() + self.timeout_s
+        self._deadline = self._clock() + self.timeout_s
         alarm = (self.timeout_s if alarm_s is None else alarm_s) + _ORPHAN_S
         try:
-            send(self._to, kind, {**fields, "alarm_s": alarm}, payload)
+            send(self._to, kind, {**fields, "alarm_s": alarm * self.threads}, payload)
         except OSError as exc:
             raise self._death() from exc
         except BaseException:  # Ctrl-C in the middle of a message: nothing sensible can follow it
@@ -168,7 +170,7 @@ class ModelProcess:
     def _answer(self, expected: Kind, allowed_s: float | None = None) -> Message:
         if self._closed.is_set():
             raise DeviceError(f"{self.path}: its process is closed")
-        self._deadline = time.monotonic() + (self.timeout_s if allowed_s is None else allowed_s)
+        self._deadline = self._clock() + (self.timeout_s if allowed_s is None else allowed_s)
         try:
             message = receive(self._from)
         except (EOFError, OSError) as exc:
@@ -191,11 +193,19 @@ class ModelProcess:
     def _watch(self) -> None:
         """Kill a child that misses its deadline: whatever blocks on it, a read or a write, then ends."""
         tick = min(0.2, self.timeout_s / 10)
+        looked = time.monotonic()
         while not self._closed.wait(tick):
-            if time.monotonic() > self._deadline:
+            before, looked = looked, time.monotonic()
+            if looked - before > tick + _STOPPED_S:
+                self._stopped_s += looked - before
+            if self._clock() > self._deadline:
                 self._timed_out = True
                 self._process.kill()
                 return
+
+    def _clock(self) -> float:
+        """Seconds, without those in which this process was stopped (Ctrl-Z, docker pause)."""
+        return time.monotonic() - self._stopped_s
 
     def _death(self) -> DeviceError:
         """Say how the child ended; it is gone, or about to be."""

@@ -106,6 +106,9 @@ def _limit(file_bytes: int) -> None:
 
 
 def _end_after(seconds: float) -> None:
-    """Let the kernel end this process, should it hang after its parent died; 0 calls that off."""
+    """Let the kernel end this process, should it compute for ever after its parent died; 0 calls that off.
+
+    seconds: of processors, all threads together: those in which it is stopped (Ctrl-Z) do not count.
+    """
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -76,6 +76,7 @@ class Pipeline:
         self._trouble = ""
         self._outside = ""
         self._last_came_ns = 0
+        self._rarely_ns = 0  # between the last two pictures, where all was well
         self._newest: Answer | None = None
         self._held: Answer | None = None  # the one that was shown in the last pause
         self._answered_by: Card | None = None  # the last answer
@@ -109,6 +110,7 @@ class Pipeline:
     # The grab thread.
 
     def _grab(self) -> None:
+        came = False  # a picture, ever
         for item in self._source.frames(self._stop):
             if self._stop.is_set():
                 return
@@ -117,7 +119,9 @@ class Pipeline:
                     self._warn(item.text)
                 self._trouble = item.text
                 continue
-            self._trouble, self._last_came_ns = "", time.monotonic_ns()
+            now = time.monotonic_ns()
+            self._rarely_ns = now - self._last_came_ns if came and not self._trouble else 0
+            self._trouble, self._last_came_ns, came = "", now, True
             if self._source.live:
                 self._clock.came(dropped=self._frames.put(item))
             else:
@@ -216,7 +220,8 @@ class Pipeline:
         try:
             card = self._classifier.toggle()
         except (EdgenetError, DeviceError) as exc:
-            self._tell(str(exc))
+            if not self._controls.quit.is_set():  # Ctrl-C reaches a process that is just starting
+                self._tell(str(exc))
             return False
         self._smoother.reset()
         self._clock.forget_times()
@@ -290,7 +295,7 @@ class Pipeline:
         """What the source says is wrong, or that it is silent."""
         silent_ns = time.monotonic_ns() - self._last_came_ns
         known = self._trouble or self._outside
-        if known or not self._source.live or silent_ns < _SILENT_NS:
+        if known or not self._source.live or silent_ns < max(_SILENT_NS, 1.5 * self._rarely_ns):
             return known
         return f"{self._source.name}: no picture comes any more"
 

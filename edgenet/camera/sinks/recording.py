@@ -32,6 +32,7 @@ _RESERVE = 2 << 20  # bytes that stay free on the disk: an .mp4 without its inde
 _INDEX = 16  # bytes of it a frame
 _BEHIND_S = 1.0  # how far the encoder may fall behind until time is cut out
 _MISSED_S = 2.0  # of a live source, until that is told: less is what waited at the end
+_FASTEST_FPS = 1000.0
 _SLOWEST_FPS = 0.1  # encoders round to thousandths; frames that last longer are repeated
 _FINE_FPS = 65  # up to which a rate may have three decimals: MPEG-4 counts at most 65535 parts of a second
 
@@ -64,7 +65,7 @@ class Recording:
         warn: Callable[[str], None] = lambda _: None,
         quitting: threading.Event | None = None,
     ) -> None:
-        self._video = _Video(path, min(120.0, max(_SLOWEST_FPS, fps)))
+        self._video = _Video(path, min(_FASTEST_FPS, max(_SLOWEST_FPS, fps)))
         self._path, self._painter, self._live = path, painter, live
         self._failed, self._warn = failed, warn
         self._fps = self._video.fps
@@ -200,6 +201,8 @@ class _Video:
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         self._writer: Any = None
         self._size = (0, 0)
+        if path.is_dir():
+            raise EdgenetError(f"cannot write {path}: a folder; choose another file")
         try:
             self._partial.touch()
             self._look_for_room()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
+import signal
 import sys
 import threading
 import time
@@ -46,6 +48,8 @@ class TerminalView:
             from rich.live import Live
 
             console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
+            if console.is_dumb_terminal:  # it moves no cursor, and would show no table
+                return
             self._live = Live(self, console=console, refresh_per_second=_REDRAWN_HZ, vertical_overflow="crop")
             self._live.start()
             self._keys.start()
@@ -126,6 +130,7 @@ class Keys:
                 return
             self._before = termios.tcgetattr(self._fd)
             tty.setcbreak(self._fd)  # Ctrl-C stays what it is
+            self._continued = signal.signal(signal.SIGCONT, lambda *_: self._take_again())
         except (ImportError, OSError, ValueError, AttributeError):  # Windows; a closed stdin
             return
         self._thread = threading.Thread(target=self._read, name="edgenet-keys", daemon=True)
@@ -140,7 +145,16 @@ class Keys:
         if before is not None:
             import termios
 
+            signal.signal(signal.SIGCONT, self._continued)
             termios.tcsetattr(self._fd, termios.TCSADRAIN, before)
+
+    def _take_again(self) -> None:
+        """After Ctrl-Z the shell had the terminal, and gave it back as it is used to it."""
+        import tty
+
+        with contextlib.suppress(OSError):
+            if os.tcgetpgrp(self._fd) == os.getpgrp():  # fg, not bg
+                tty.setcbreak(self._fd)
 
     def _read(self) -> None:
         while not self._ended.is_set():

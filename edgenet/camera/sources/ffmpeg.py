@@ -116,6 +116,9 @@ class FfmpegCamera:
             return Lost("refuses this user name and password, or has no such path", "check the three of them")
         if code >= 400:
             return Lost(f"it answers RTSP {code}", "is its camera connected, or in use by another viewer?")
+        if self._address.scheme == "srt":
+            relay = "ffmpeg -i ADDRESS -c copy -f mpegts udp://127.0.0.1:9000 and --source udp://127.0.0.1:9000"
+            return Lost("gives no stream, or this OpenCV was built without SRT, as pip's is", f"then relay it: {relay}")
         return Lost("gives no stream that can be decoded", "try it with: ffplay ADDRESS")
 
     def _describe(self) -> int:

@@ -24,6 +24,7 @@ _PATTERN = re.compile(r"%(0?)(\d*)d")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # how Matroska and its pictures begin
 _LONGEST_S = 10.0  # that a frame may last, unless the whole clip is longer
 _ODD_PIXELS, _SENSELESS_PIXELS = math.log2(1.02), 3.0  # what rounding a clip's size makes; a factor of 8
+_DAMAGED = 8  # reads that may fail one after another in the middle of a clip: packets that are damaged
 _TEXT = (b"ansi", b"bfi ", b"idf ", b"xbin")  # FFMPEG draws any text file as a film of a terminal
 
 
@@ -174,7 +175,7 @@ class ClipSource:
         self._count = int(count) if 0 < count < 1e9 else 0
         self.fps = float(fps) if 0 < fps <= 1000 else None
         self._usual_s = 1 / self.fps if self.fps else 0.0
-        self._cut_short, self._played_s = _cut_short(path), _played_s(path)
+        self._cut_short, self._played_s, self._counted = _cut_short(path), _played_s(path), _counted(path)
         self._shown = shown
         self.name = f"{shown}, {self._first.shape[1]}x{self._first.shape[0]}"
 
@@ -204,7 +205,10 @@ class ClipSource:
         with self._lock:
             if self._capture is None:
                 return None
-            done, image = self._capture.read()
+            for _ in range(_DAMAGED):  # OpenCV says of a damaged packet what it says of the end
+                done, image = self._capture.read()
+                if done:
+                    break
             self._stamp_s = self._capture.get(opencv().CAP_PROP_POS_MSEC) / 1e3
         if not done:
             return None
@@ -237,7 +241,7 @@ class ClipSource:
         if self._cut_short:
             return f"{seconds:.1f} of {promised_s:.1f} s" if promised_s else f"{seconds:.1f} s"
         # Fewer frames alone mean nothing: the rate is that of the shortest ones, or counts what was left out.
-        short = number < self._count and seconds + 2 * longest_s < 0.98 * promised_s
+        short = self._counted and number < self._count and seconds + 2 * longest_s < 0.98 * promised_s
         return f"{number} of {self._count} frames" if short else ""
 
 
@@ -256,6 +260,18 @@ def _cut_short(path: Path) -> bool | None:
     if head[at : at + len(_SEGMENT)] != _SEGMENT or length is None:
         return None
     return path.stat().st_size < begin + length
+
+
+def _counted(path: Path) -> bool:
+    """Whether the number of frames means something: MP4, MOV and AVI count them, and GIF has nothing else.
+
+    Of other files OpenCV makes one up from the length, which is that of the sound where it lasts longer.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    return (
+        head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[8:] == b"AVI " or head[:3] == b"GIF"
+    )
 
 
 def _played_s(path: Path) -> float:

@@ -240,6 +240,48 @@ def test_a_child_outlives_no_killed_parent(tmp_path: Path) -> None:
     assert gone(child)
 
 
+def test_the_time_in_which_it_was_stopped_does_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.tflite", tiny_tflite())
+    code = (
+        "import sys; from devices.runtimes import model_process; from devices.runtimes.timing import Schedule\n"
+        "model_process._ORPHAN_S = 0.5\n"
+        "with model_process.ModelProcess(sys.argv[1], timeout_s=10) as process:\n"
+        "    process.timeout_s = 0.5; print('open', flush=True)\n"
+        "    print(len(process.measure(Schedule(duration_s=1, cap_s=1)).samples_ns) > 0)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "open\n"
+        time.sleep(0.3)
+        os.killpg(parent.pid, signal.SIGSTOP)  # Ctrl-Z
+        time.sleep(5)
+        os.killpg(parent.pid, signal.SIGCONT)  # fg
+        assert parent.communicate(timeout=20)[0] == "True\n"
+
+
+def test_a_child_that_computes_for_ever_ends_without_its_parent(tmp_path: Path) -> None:
+    path = write(tmp_path, "m.tflite", tiny_tflite())
+    code = (
+        "import sys; from devices.runtimes import model_process; from devices.runtimes.timing import Schedule\n"
+        "with model_process.ModelProcess(sys.argv[1], timeout_s=10) as process:\n"
+        "    model_process._ORPHAN_S = 2 - 2 * 60 - 10; print(process.pid, flush=True)\n"
+        "    process.measure(Schedule(duration_s=60, cap_s=60))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, path], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.3)
+        parent.kill()
+    for _ in range(80):
+        if gone(child):
+            break
+        time.sleep(0.1)
+    assert gone(child)
+
+
 def test_ctrl_c_ends_both_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "m.tflite", tiny_tflite())
     code = (

@@ -85,12 +85,12 @@ class Started:
 class AtTerminal:
     """`edgenet camera` with these arguments on a terminal of its own, in the folder `cwd`. A context manager, too."""
 
-    def __init__(self, cwd: Path, *arguments: object) -> None:
+    def __init__(self, cwd: Path, *arguments: object, term: str = "xterm-256color") -> None:
         self._ours, self.terminal = pty.openpty()
         self.before = termios.tcgetattr(self.terminal)
         self.said = ""
         own = {f"EDGENET_{kind}_HOME": str(cwd) for kind in ("CONFIG", "CACHE", "DATA")}
-        screen = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+        screen = {"TERM": term, "COLUMNS": "100", "LINES": "30"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "edgenet", "camera", *map(str, arguments)],
             stdin=self.terminal,

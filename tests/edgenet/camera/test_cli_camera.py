@@ -327,6 +327,32 @@ def test_the_terminal_shows_a_table_takes_keys_and_is_given_back(camera: MjpegCa
         assert termios.tcgetattr(it.terminal) == it.before
 
 
+def test_after_ctrl_z_it_takes_the_terminal_again(camera: MjpegCamera, tmp_path: Path) -> None:
+    with AtTerminal(tmp_path, "--source", camera.url, "--view", "terminal") as it:
+        it.until("inference")
+        it.process.send_signal(signal.SIGSTOP)
+        termios.tcsetattr(it.terminal, termios.TCSADRAIN, it.before)  # as the shell does, which is seen meanwhile
+        it.process.send_signal(signal.SIGCONT)
+        it.type(b"")
+        it.until("inference")
+        assert not termios.tcgetattr(it.terminal)[3] & termios.ECHO
+        it.type(b" ")
+        it.until("paused")
+        it.type(b"q")
+        assert it.process.wait(5) == 0
+        assert termios.tcgetattr(it.terminal) == it.before
+
+
+def test_a_terminal_that_moves_no_cursor_gets_plain_lines(camera: MjpegCamera, tmp_path: Path) -> None:
+    with AtTerminal(tmp_path, "--source", camera.url, "--view", "terminal", term="dumb") as it:
+        it.until(" fps, age ")
+        camera.kill()
+        it.until("the connection ended")
+        assert "\x1b" not in it.said
+        it.type(b"\x03")
+        assert it.process.wait(5) == 0
+
+
 def test_where_there_is_no_terminal_it_is_plain_lines(edgenet: Edgenet, clip: Path) -> None:
     ran = edgenet("camera", "--source", clip, "--view", "terminal")
     assert ran.code == 0

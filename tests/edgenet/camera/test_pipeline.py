@@ -321,6 +321,20 @@ def test_a_source_that_falls_silent_is_noticed_within_three_seconds() -> None:
         it.wait(lambda: not watcher.updates[-1].stats.trouble, 1)
 
 
+def test_a_source_that_gives_its_pictures_rarely_is_not_called_silent_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgenet.camera.pipeline._SILENT_NS", 300 * MS)
+    camera, watcher = Camera(fps=2), Watcher()
+    with Running(camera, Model(), watcher) as it:
+        it.wait(lambda: len(watcher.ids) > 1 and watcher.ids[-1] > 1)
+        count = len(watcher.updates)
+        it.wait(lambda: watcher.ids[-1] > 3)
+        assert {update.stats.trouble for update in watcher.updates[count:]} == {""}
+        camera.stalled.set()
+        it.wait(lambda: watcher.updates[-1].stats.trouble.startswith("a camera: no picture comes"), 2)
+
+
 # What a person does.
 
 
@@ -465,6 +479,25 @@ def test_what_lies_outside_of_the_region_is_told_as_it_begins_and_of_pictures_ea
     run(folder, Model(), settings=region, warn=told.append)
     why = "is left out: --roi 44,0,20,20 does not lie within the picture of 20x10"
     assert told == [f"frame 1 {why}", f"frame 2 {why}"]
+
+
+@pytest.mark.parametrize("quitting", [False, True])
+def test_why_the_other_precision_does_not_answer_is_said_to_who_stays(quitting: bool) -> None:
+    told: list[str] = []
+
+    class Dying(Model):
+        def toggle(self) -> Card:
+            if quitting:  # Ctrl-C, which reaches its process, too
+                it.controls.quit.set()
+            raise DeviceError("its runtime ended")
+
+    watcher = Watcher()
+    with Running(Camera(), Dying(), watcher, tell=told.append) as it:
+        it.wait(lambda: len(watcher.ids) > 3)
+        it.controls.toggle_precision.set()
+        it.wait(lambda: not it.controls.toggle_precision.is_set())
+        time.sleep(0.2)
+    assert told == ([] if quitting else ["its runtime ended"])
 
 
 def test_the_other_precision_answers_the_picture_that_is_paused() -> None:

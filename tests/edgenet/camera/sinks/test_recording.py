@@ -65,13 +65,14 @@ def test_of_a_file_each_frame_is_recorded_once(tmp_path: Path, suffix: str) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
-def test_a_rate_of_three_decimals_is_no_hindrance(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "avi"])
+@pytest.mark.parametrize("rate", [119.883, 240.0, 959.1])  # slow motion
+def test_a_rate_of_three_decimals_or_of_slow_motion_is_no_hindrance(tmp_path: Path, suffix: str, rate: float) -> None:
     path = tmp_path / f"out.{suffix}"
-    run(Clip([picture(9, 64, 48)] * 4, fps=119.883), Model(), Recording(path, Painter(), fps=119.883, live=False))
+    run(Clip([picture(9, 64, 48)] * 4, fps=rate), Model(), Recording(path, Painter(), fps=rate, live=False))
     frames, fps = frames_of(path)
     assert len(frames) == 4
-    assert fps == pytest.approx(119.883, abs=0.01)
+    assert fps == pytest.approx(rate, rel=0.001)
 
 
 def test_of_an_uneven_clip_each_frame_is_recorded_for_as_long_as_it_is_shown(tmp_path: Path) -> None:
@@ -237,6 +238,10 @@ def test_what_cannot_be_recorded_is_said_before_anything_runs(tmp_path: Path, mo
         Recording(Path("out.webm"), Painter())
     with pytest.raises(EdgenetError, match="No such file or directory"):
         Recording(tmp_path / "none" / "out.mp4", Painter())
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(EdgenetError, match=r"cannot write .*folder\.mp4: a folder; choose another file"):
+        Recording(tmp_path / "folder.mp4", Painter())
+    (tmp_path / "folder.mp4").rmdir()
     with pytest.raises(EdgenetError, match="No such file or directory"):
         Log(tmp_path / "none" / "log.jsonl")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))

@@ -228,6 +228,38 @@ def test_a_clip_that_was_trimmed_without_encoding_it_is_not_called_damaged(tmp_p
     assert trouble == [f"{trimmed}: ended after {len(frames)} of 50 frames: damaged or cut short"]
 
 
+def test_a_damaged_packet_is_not_the_end_of_a_clip(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mov"
+    made = ["-f", "lavfi", "-i", "testsrc=s=96x64:r=25:d=2", "-c:v", "png", str(path)]
+    try:
+        subprocess.run(["ffmpeg", "-v", "error", *made], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+    frames, trouble = everything(open_source(str(path)))
+    assert len(frames) in (48, 49)
+    assert trouble == []
+    at = [frame.at_s for frame in frames]
+    assert at == sorted(at)
+    assert at[-1] == pytest.approx(49 / 25, abs=0.03)  # those behind it are where they were
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "flv"])
+def test_a_clip_whose_sound_lasts_longer_is_not_called_damaged(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    codecs = ["-c:v", "flv" if suffix == "flv" else "mpeg2video", "-c:a", "mp2" if suffix != "flv" else "adpcm_swf"]
+    picture_, sound = "testsrc=s=96x64:r=25:d=1", "sine=duration=3:sample_rate=44100"
+    made = ["-f", "lavfi", "-i", picture_, "-f", "lavfi", "-i", sound, *codecs, str(path)]
+    try:
+        subprocess.run(["ffmpeg", "-v", "error", *made], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
+    frames, trouble = everything(open_source(str(path)))
+    assert (len(frames), trouble) == (25, [])
+
+
 @pytest.mark.parametrize("hours", [0, 1])
 def test_a_clip_without_times_that_make_sense_has_those_of_its_rate(tmp_path: Path, hours: int) -> None:
     source = open_source(str(clip(tmp_path / "clip.avi", 10)))

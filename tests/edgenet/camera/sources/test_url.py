@@ -143,6 +143,7 @@ def test_what_is_no_stream_is_refused_with_a_reason(camera: MjpegCamera) -> None
     assert "nobody listens there" in refusal(camera.url)
     assert "nobody listens there" in refusal(camera.url.replace("http", "rtsp"))
     assert "nobody listens there" in refusal(camera.url.replace("http", "tcp"))
+    assert "or this OpenCV was built without SRT" in refusal("srt://127.0.0.1:9")
 
 
 def test_a_stream_that_trickles_has_stalled() -> None:
