@@ -119,7 +119,9 @@ class Broadcast:
 
     def _give(self, shown: Shown) -> None:
         with self._lock:
-            self._latest, self._busy = shown, self._loop is not None and self.viewers > 0
+            if self._latest is None or shown.number > self._latest.number:  # or else it is the last one already
+                self._latest = shown
+            self._busy = self._loop is not None and self.viewers > 0
             if self._loop is not None and self._busy:
                 with contextlib.suppress(RuntimeError):  # the loop has just ended
                     self._loop.call_soon_threadsafe(self._wake)
@@ -131,14 +133,20 @@ class Broadcast:
             self._news, self.closing = asyncio.Event(), asyncio.Event()
         self._beating = asyncio.create_task(self._beat())
 
-    def close(self) -> None:
-        """Tell everybody that nothing more comes; in the event loop."""
+    async def close(self, farewell_s: float) -> None:
+        """Tell everybody that nothing more comes; in the event loop.
+
+        farewell_s: how long who saw all may take to see the last of it, too.
+        """
+        with self._lock:
+            self._loop, self._latest = None, self._newest
         self.closing.set()
+        self._news.set()
         if self._beating is not None:
             self._beating.cancel()
-        with self._lock:
-            self._loop = None
-        self._news.set()
+        until = time.monotonic() + farewell_s
+        while self.all_shown and self.viewers and time.monotonic() < until:
+            await asyncio.sleep(0.005)
         self._pool.shutdown(wait=False)
 
     @contextlib.contextmanager
@@ -163,16 +171,17 @@ class Broadcast:
 
         wanted: whether its picture is, not mirrored; asked from any thread. It is encoded before the update comes.
         """
-        while not self.closing.is_set():
-            news = self._news
-            if self._latest is not None and self._latest.number > number:
+        while True:
+            news, ends = self._news, self.closing.is_set()
+            if self._latest is not None and self._latest.number > number and (self.all_shown or not ends):
                 return self._latest
+            if ends:
+                return None
             self._waiting.append(wanted)
             try:
                 await news.wait()
             finally:
                 self._waiting.remove(wanted)
-        return None
 
     def state(self, shown: Shown) -> bytes:
         """Return an update as JSON, made once for all viewers."""

@@ -34,6 +34,7 @@ _WINDOW_NS = 2_000_000_000  # of the ages that percentiles are taken of
 _AGE_EVERY_S = 0.25  # figures that change faster cannot be read
 _DONE, _NONSENSE, _TOO_BIG, _BUSY = 1000, 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
+_LAST_S = 0.3  # for the last picture to be drawn, before it is said that it was the last
 _SILENCE_S = 2.0  # without a picture, until another camera may come
 _OTHER_CAMERA = "another page sends its camera: stop it there, then start this one"
 
@@ -110,7 +111,8 @@ class Viewer:
             await self._socket.close(_BUSY, "too many viewers: close another page first")
 
     async def _talk(self) -> None:
-        talking = [asyncio.create_task(self._send()), asyncio.create_task(self._say_goodbye())]
+        sending = asyncio.create_task(self._send())
+        talking = [sending, asyncio.create_task(self._say_goodbye(sending))]
         try:
             await self._receive()
         finally:
@@ -119,10 +121,11 @@ class Viewer:
                 task.cancel()
             await asyncio.gather(*talking, return_exceptions=True)  # that it was cancelled, or that the viewer is gone
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, sending: asyncio.Task[None]) -> None:
         """Say that all was shown, where that is the end, also to who looks away; of any other end the server tells."""
         await self._broadcast.closing.wait()
         if self._broadcast.all_shown:
+            await asyncio.wait({sending}, timeout=_LAST_S)
             await self._socket.close(_DONE, "all was shown")
 
     async def _send(self) -> None:

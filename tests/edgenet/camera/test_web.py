@@ -526,6 +526,31 @@ def test_who_watched_to_the_end_is_told_that_it_was_the_end_even_who_looks_away(
         assert (told.value.rcvd.code, told.value.rcvd.reason) == (1000, "all was shown")
 
 
+def test_who_watches_from_afar_sees_the_last_of_a_clip_before_the_goodbye(join: Join) -> None:
+    view = WebView(Controls())
+    view.start()
+    afar = join(view)
+    view.show(update(0, plain(0, 0, 0)))
+    receive(afar)
+    for number in range(1, 30):
+        view.show(update(number, plain(0, 0, 8 * number)))
+    view.end()
+    ending = threading.Thread(target=view.close)
+    ending.start()
+    time.sleep(0.15)  # the way of the acknowledgement
+    afar.send(ACK)
+    state, picture = receive(afar)
+    assert state["frame"] == 29
+    assert colour(picture)[0] == pytest.approx(8 * 29, abs=6)
+    time.sleep(0.1)
+    afar.send(ACK)
+    with pytest.raises(ConnectionClosed) as told:
+        afar.recv(5)
+    assert told.value.rcvd is not None
+    assert told.value.rcvd.code == 1000
+    ending.join()
+
+
 def test_a_slow_mjpeg_viewer_sees_what_is_nearly_new_and_slows_nobody(view: WebView, join: Join) -> None:
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
