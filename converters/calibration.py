@@ -82,7 +82,13 @@ def activation_ranges(
             graph.set_tensor(image_index, (image[np.newaxis] * np.float32(scale) + np.float32(offset)))
             graph.invoke()
             for i, tensor in enumerate(tensors):
-                values = graph.get_tensor(tensor["index"])
+                try:
+                    values = graph.get_tensor(tensor["index"])
+                except ValueError as exc:  # it is kept nowhere, and gets no range
+                    raise ConverterError(
+                        "this network cannot be quantized: nobody reads a part of a split in it (an unrolled LSTM has "
+                        "such), which the delegate refuses; give --precision dynamic, or convert it"
+                    ) from exc
                 low[i] = np.minimum(low[i], values.min())  # unlike min, keeps a NaN
                 high[i] = np.maximum(high[i], values.max())
             if not (np.isfinite(low).all() and np.isfinite(high).all()):

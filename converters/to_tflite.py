@@ -158,8 +158,14 @@ def _quantized(
         try:
             result = worker.quantize(statistics) if ranges else worker.quantize()
         except (ValueError, RuntimeError, KeyError) as exc:
-            raise ConverterError(f"this network cannot be quantized: {_first_line(exc)}") from exc
+            raise ConverterError(f"this network cannot be quantized: {_unquantized(exc)}") from exc
     return bytes(result.quantized_model)
+
+
+def _unquantized(exc: BaseException) -> str:
+    if "while_" in str(exc):
+        return "it has a loop (LSTM, GRU), whose inside is calibrated nowhere; give --precision dynamic, or convert it"
+    return _first_line(exc)
 
 
 def _answering(tensor: str) -> str:

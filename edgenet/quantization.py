@@ -155,7 +155,7 @@ def _lacking(network: Network, images: int) -> str:
     if images < FEWEST_TO_CORRECT:
         return f"{FEWEST_TO_CORRECT} calibration images"
     instead = ", not a SavedModel: give the .keras file" if Path(network.source.model).is_dir() else ""
-    return f"Keras layers with weights{instead}"
+    return f"Keras layers with weights{instead}" if instead else "Keras layers with weights, each of one output"
 
 
 def _kept(

@@ -37,8 +37,10 @@ def tflite_values(flatbuffer: bytes, x: np.ndarray) -> dict[str, np.ndarray]:
         model = Interpreter(model_content=flatbuffer, experimental_preserve_all_tensors=True)
     model.allocate_tensors()
     details = {tensor["index"]: tensor for tensor in model.get_tensor_details()}
-    produced = [i for op in model._get_ops_details() if op["op_name"] != "DELEGATE" for i in op["outputs"]]
-    produced = [i for i in produced if details[i]["dtype"] == np.float32]
+    steps = [op for op in model._get_ops_details() if op["op_name"] != "DELEGATE"]
+    read = {i for op in steps for i in op["inputs"]} | {one["index"] for one in model.get_output_details()}
+    produced = [i for op in steps for i in op["outputs"] if i in read]  # what nobody reads is kept nowhere
+    produced = [i for i in produced if i in details and details[i]["dtype"] == np.float32]  # a loop's may be none: -1
     seen: dict[int, list[np.ndarray]] = {i: [] for i in produced}
     for image in x:
         model.set_tensor(model.get_input_details()[0]["index"], image[np.newaxis])

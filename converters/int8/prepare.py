@@ -78,10 +78,14 @@ def prepare(
         progress: called with the number of calibration images done.
 
     Returns:
-        None where there is nothing to correct: no plain layer with weights whose answer is stored.
+        None where there is nothing to correct: no plain layer with weights whose answer is stored; or where a layer
+        gives several tensors, as a split does.
     """
-    if not any(graph.weighted(node.operation) for node in graph.nodes(core)):
+    steps = graph.nodes(core)
+    if not any(graph.weighted(node.operation) for node in steps):
         return None  # a SavedModel: Keras sees one layer, and cannot copy it
+    if any(len(node.outputs) > 1 for node in steps):
+        return None
     zero = tflite_graph.zero_point(scale, offset)
     folded = fold(core, offset + zero * scale if takes_shift(core) else 0.0)
     found, classifier = _points(folded, to_tflite.trace(folded), images, scale, zero)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def sha256(path: Path) -> str:
 def _check_kind(file: Path, head: bytes) -> None:
     suffix = file.suffix.lower()
     if suffix in _KERAS_SUFFIXES:
-        raise ModelUnreadable(f"{file} is a Keras file, which no device runs: edgenet convert {file.name}")
+        raise ModelUnreadable(f"{file} is a Keras file, which no device runs: edgenet convert {shlex.quote(str(file))}")
     if suffix not in SUFFIXES:
         raise ModelUnreadable(f"{file} ends neither in .tflite nor in .onnx: no runtime here reads it")
     if not head:

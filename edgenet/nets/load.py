@@ -121,6 +121,9 @@ def brief(error: BaseException) -> str:
     text = text.rsplit("Exception encountered: ", 1)[-1]  # Keras' deserializer puts the cause last
     text = re.sub(r"\x1b\[\d*m", "", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0] == "in user code:":  # of a traced function: where it was, and then what was raised
+        raised = next((i for i, line in enumerate(lines) if re.match(r"\w*(Error|Exception): ", line)), 0)
+        lines = [lines[raised].partition(": ")[2] or lines[0], *lines[raised + 1 :]]
     if lines[0].startswith("Exception encountered when calling") and len(lines) > 1:  # a layer's: where, then why
         lines = [f"{lines[0].removeprefix('Exception encountered when ')} {lines[1]}"]
     return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:197]}..."
@@ -234,7 +237,12 @@ def _load_saved_model(path: Path, trust: bool, size: int | None) -> keras.Model:
 
     if not trust:
         check_graph(path)
-    layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default", name="saved_model")
+    try:
+        layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default", name="saved_model")
+    except ValueError as exc:
+        if "serving_default" not in str(exc):
+            raise
+        raise EdgenetError(f"{path} has no signature serving_default to call: write it with model.export(...)") from exc
     function = layer.call_endpoint_fn
     _, inputs = function.structured_input_signature
     if len(inputs) != 1:

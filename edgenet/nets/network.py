@@ -21,6 +21,7 @@ from edgenet.spec import ModelSpec, is_spec
 if TYPE_CHECKING:
     import keras
 
+_PIXELS = 32 * 640 * 640  # of images that are answered at once, at most: larger ones are fewer
 _SAVED_MODEL_FOLDERS = ("variables", "assets", "assets.extra")
 _MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".zip", ".tflite", ".onnx")
 
@@ -61,15 +62,30 @@ class Network:
         return int(self.core.outputs[0].shape[-1])
 
     def scores(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Answer uint8 batches [n, height, width, 3] with float32 probabilities [n, classes], batch by batch."""
+        """Answer uint8 batches [n, height, width, 3] with float32 probabilities [n, classes], batch by batch.
+
+        Raises EdgenetError where a layer does not run, MemoryError where it takes too much.
+        """
         import tensorflow as tf
+
+        from edgenet.nets.load import brief
 
         # Traced once for batches of any size: that takes a second or more, and the last batch is smaller.
         takes = [tf.TensorSpec((None, self.height, self.width, 3), tf.float32)]
         answer = tf.function(lambda images: self.core(images, training=False), input_signature=takes)
+        step = max(1, _PIXELS // (self.height * self.width))
         for batch in batches:
-            images = batch.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
-            yield np.asarray(answer(images))
+            rows = [np.empty((0, self.classes), np.float32)]
+            for start in range(0, len(batch), step):
+                levels = batch[start : start + step].astype(np.float32)
+                images = levels * np.float32(self.scale) + np.float32(self.offset)
+                try:
+                    rows.append(np.asarray(answer(images)))
+                except tf.errors.ResourceExhaustedError as exc:
+                    raise MemoryError from exc
+                except (tf.errors.OpError, ValueError, TypeError) as exc:
+                    raise EdgenetError(f"{self.name} does not run: {brief(exc)}") from exc
+            yield np.concatenate(rows)
 
 
 def open_network(
@@ -266,6 +282,8 @@ def _users(path: Path, input_range: str, size: int | None, trust: bool) -> Netwo
         raise EdgenetError(f"{path}: a name that is no UTF-8 can stand in no model file; rename it") from exc
     _as_networks_expect()
     model = load_model(path, trust=trust, size=size)
+    if any(str(weight.dtype) == "float64" for weight in model.weights):
+        raise EdgenetError(f"{path} computes in float64, which no device's kernels do: build and save it in float32")
     with one_line(path):
         inside = input_affine(model)
     if inside is None and not input_range:

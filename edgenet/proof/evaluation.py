@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,9 @@ def evaluate_models(models: Sequence[str], request: EvaluationRequest, progress:
 def evaluate_file(subject: Artifact, dataset: LabelledImages, workers: int | None, progress: Progress) -> Evaluation:
     """Measure top-1 and top-5 of a model file, on all cores."""
     name = subject.path.name
-    with ModelPool(subject.path, workers or at_once()) as pool:
+    progress(f"evaluate {name}", 0, len(dataset.files))
+    processes = min(workers or at_once(), math.ceil(len(dataset.files) / BATCH))
+    with ModelPool(subject.path, processes) as pool:
         scores = prepared(pool, subject)
         accuracy = evaluate(
             scores,

@@ -206,3 +206,29 @@ def test_same_network_gives_the_same_bytes(graph: bytes, images: np.ndarray) -> 
 def _operators(flatbuffer: bytes) -> list[dict[str, Any]]:
     runner = Interpreter(model_content=flatbuffer)
     return [dict(op) for op in runner._get_ops_details()]
+
+
+def recurrent(layer: str, **options: Any) -> Any:
+    """Read a picture row by row."""
+    import keras
+
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(8, 3, strides=3, activation="relu")(image)
+    x = getattr(keras.layers, layer)(6, **options)(keras.layers.Reshape((8, 64))(x))
+    return keras.Model(image, keras.layers.Dense(4, "softmax")(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "why"),
+    [
+        ("LSTM", {}, r"it has a loop \(LSTM, GRU\)"),
+        ("GRU", {}, r"it has a loop \(LSTM, GRU\)"),
+        ("LSTM", {"unroll": True}, "nobody reads a part of a split in it"),
+    ],
+)
+def test_what_cannot_be_quantized_is_named_with_what_to_do(layer: str, options: dict[str, bool], why: str) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3), np.uint8)
+    graph = to_tflite.trace(recurrent(layer, **options))
+    with pytest.raises(ConverterError, match=rf"{why}.*; give --precision dynamic, or convert it$"):
+        to_tflite.quantize(graph, [pictures], **SIGNED)
+    assert to_tflite.quantize(graph, [], **SIGNED, precision="dynamic").flatbuffer

@@ -851,3 +851,16 @@ def test_imagenets_classes_come_in_the_order_of_their_numbers(tmp_path: Path, mo
 
 
 TEACHABLE = [0.00014340791676659137, 0.9997653365135193, 8.96558027818628e-09, 9.12777686608024e-05]
+
+
+def test_a_network_in_float64_is_told_so(tmp_path: Path) -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    keras.Model(image, keras.layers.Dense(3, "softmax", dtype="float64")(x)).save(tmp_path / "m.keras")
+    with pytest.raises(EdgenetError, match=r"m\.keras computes in float64, .* build and save it in float32"):
+        open_network(tmp_path / "m.keras")
+
+
+def test_a_saved_model_without_a_signature_is_told_how_to_write_one(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
+    assert "has no signature serving_default to call: write it with model.export(...)" in refused(tmp_path / "saved")

@@ -89,6 +89,54 @@ def test_batches_of_all_sizes_are_traced_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(traced) == 2
 
 
+def test_large_images_are_answered_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 of 2400x2400 ended the process inside of TensorFlow."""
+    from edgenet.nets import network as module
+
+    network = module.open_network("mobilenet_v1_0.25_32", weights="none", classes=3)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    (together,) = network.scores([images])
+    run, sizes = module.np.asarray, []
+    monkeypatch.setattr(module, "_PIXELS", 2 * 32 * 32)
+    monkeypatch.setattr(module.np, "asarray", lambda rows: sizes.append(len(rows)) or run(rows))
+    apart = list(network.scores([images, images[:0]]))
+    assert sizes == [2, 2, 1]
+    np.testing.assert_allclose(apart[0], together, rtol=0, atol=1e-6)
+    assert apart[1].shape == (0, 3)
+
+
+def test_what_does_not_run_is_one_line_and_too_little_memory_is_that() -> None:
+    import keras
+    import tensorflow as tf
+
+    from edgenet.nets.network import open_network
+
+    @keras.saving.register_keras_serializable("test")
+    class Raising(keras.layers.Layer):
+        def __init__(self, error: Exception) -> None:
+            super().__init__()
+            self.error = error
+
+        def call(self, x: Any) -> Any:
+            raise self.error
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+    network = open_network("mobilenet_v1_0.25_32", weights="none", classes=3)
+    image = keras.Input((32, 32, 3))
+    exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    for error, kind, words in (
+        (ValueError("no such axis"), EdgenetError, r"does not run: .*no such axis"),
+        (exhausted, MemoryError, "^$"),
+    ):
+        core = keras.Model(image, keras.layers.GlobalAveragePooling2D()(Raising(error)(image)))
+        broken = dataclasses.replace(network, core=core)
+        with pytest.raises(kind, match=words) as refused:
+            list(broken.scores([np.zeros((1, 32, 32, 3), np.uint8)]))
+        assert "\n" not in str(refused.value)
+
+
 WEIGHTS = {
     "mobilenet_v1_0.25_224": ("mobilenet_v1_0.25_224.h5", 0.5),
     "mobilenet_v1_1.0_224": ("mobilenet_v1_1.0_224.weights.h5", 0.65),

@@ -10,7 +10,7 @@ from keras import layers
 from converters import to_tflite
 from converters.int8 import graph, points
 from converters.int8.points import match, tflite_values
-from converters.int8.prepare import Prepared
+from converters.int8.prepare import Prepared, prepare
 from converters.int8.simulator import write_weights
 
 from .networks import as_if_trained, mobile_network, name_of
@@ -150,3 +150,25 @@ def test_another_shape_is_another_tensor() -> None:
     conv = answers(model, x)["conv"].copy()
     for other in (conv[:, 1:], conv[..., 1:], np.moveaxis(conv, 3, 1), conv[:2]):
         assert match(model, x, {"other": other}) == {}
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "unrolled LSTM"])
+def test_what_a_recurrent_layer_answers_is_found_and_what_it_leaves_unread_left_out(layer: str) -> None:
+    image = keras.Input((24, 24, 3))
+    x = layers.Conv2D(8, 3, strides=3, activation="relu", name="rows")(image)
+    x = layers.LSTM(6, unroll=layer != "LSTM")(layers.Reshape((8, 64))(x))
+    core = keras.Model(image, layers.Dense(4, "softmax")(x))
+    pictures = np.random.default_rng(0).random((3, 24, 24, 3), np.float32)
+    values = tflite_values(to_tflite.trace(core), pictures)
+    found = match(core, pictures, values)
+    assert {graph.nodes(core)[point].operation.name for point in found} >= {"rows", core.layers[-1].name}
+
+
+def test_where_a_layer_gives_several_tensors_nothing_is_corrected() -> None:
+    """As ShuffleNet's splits do: calibration alone decides there."""
+    image = keras.Input((24, 24, 3))
+    one, other = keras.ops.split(layers.Conv2D(8, 3, activation="relu")(image), 2, axis=-1)
+    x = layers.GlobalAveragePooling2D()(layers.Concatenate()([one, layers.Conv2D(4, 1)(other)]))
+    core = keras.Model(image, layers.Dense(4, "softmax")(x))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
+    assert prepare(core, pictures, scale=1 / 127.5, offset=-1.0) is None

@@ -21,6 +21,7 @@ from edgenet.artifact import Artifact, Source
 from edgenet.errors import EdgenetError, UsageError
 from edgenet.proof import evaluation, subjects, verification
 from edgenet.proof.options import EvaluationRequest
+from edgenet.symbols.generate import write_folder
 from tests.edgenet.symbols_files import INT8
 
 
@@ -121,6 +122,24 @@ def test_a_container_runs_no_more_processes_than_it_is_lent(monkeypatch: pytest.
     with subjects.scorer(subject()) as scores:
         assert next(scores([np.zeros((1, 96, 96, 3), np.uint8)])).shape == (1, 20)
     assert started == [2]
+
+
+def test_evaluate_starts_no_more_processes_than_it_has_batches_and_says_at_once_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, 1, seed=3)
+    seen: list[tuple[str, int, int]] = []
+
+    class Pool(ModelPool):
+        def __init__(self, path: Path, workers: int) -> None:
+            assert seen == [(f"evaluate {INT8.name}", 0, 20)]
+            assert workers == 3
+            super().__init__(path, workers)
+
+    monkeypatch.setattr(evaluation, "ModelPool", Pool)
+    request = EvaluationRequest(tmp_path, None, None, None, "", None, "", None, None, 500, False)
+    (done,) = evaluation.evaluate_models([str(INT8)], request, lambda *one: seen.append(one))
+    assert done.accuracy.images == 20
 
 
 @pytest.mark.parametrize(
