@@ -29,6 +29,7 @@ from edgenet.image import Pixels
 MAX_VIEWERS = 64
 _QUALITY = 80
 _BEAT_S = 1.0  # without news, until viewers hear the last ones again: silence means that the server has vanished
+_GOODBYE_S = 0.1  # for it to be said, then, that all was shown
 _NOTICE_S = 3.0  # that a page is told of a line; it shows it as long as it likes
 _MAX_WIDTH, _MAX_HEIGHT = 1280, 4096  # pixels
 _MOST_BITS = 2  # a pixel, of a camera's own JPEG: what is larger is encoded anew, for the network's sake
@@ -71,7 +72,10 @@ class Broadcast:
         viewers: how many watch. watched: set once anybody does.
         encoded: how many pictures were encoded since the start.
         closing: set when nothing more comes; all_shown: as the source has ended.
+        farewell_s: for the last picture of all to be drawn, by who watches from afar.
     """
+
+    farewell_s = 0.3
 
     def __init__(self, controls: Controls) -> None:
         self.controls = controls
@@ -133,18 +137,15 @@ class Broadcast:
             self._news, self.closing = asyncio.Event(), asyncio.Event()
         self._beating = asyncio.create_task(self._beat())
 
-    async def close(self, farewell_s: float) -> None:
-        """Tell everybody that nothing more comes; in the event loop.
-
-        farewell_s: how long who saw all may take to see the last of it, too.
-        """
+    async def close(self) -> None:
+        """Tell everybody that nothing more comes; in the event loop. Who saw all may see the last of it, too."""
         with self._lock:
             self._loop, self._latest = None, self._newest
         self.closing.set()
         self._news.set()
         if self._beating is not None:
             self._beating.cancel()
-        until = time.monotonic() + farewell_s
+        until = time.monotonic() + self.farewell_s + _GOODBYE_S
         while self.all_shown and self.viewers and time.monotonic() < until:
             await asyncio.sleep(0.005)
         self._pool.shutdown(wait=False)

@@ -26,7 +26,6 @@ _CONNECTIONS = 4 * MAX_VIEWERS  # of whatever kind, from whomever; more are drop
 _REQUEST_S = 10.0  # until a connection has asked for something
 _SEND_BUFFER = 128 << 10  # bytes in the kernel: a slow MJPEG viewer sees what is that old, not what its pipe can hold
 _GOODBYE_S = 0.1  # for farewells to go out
-_LAST_S = 0.4  # for the last picture of all, to who watches from afar
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{8,128}")
 
 
@@ -175,7 +174,7 @@ class WebView:
         ending = asyncio.create_task(self._ended.wait())
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
-        await self._broadcast.close(_LAST_S)
+        await self._broadcast.close()
         server.should_exit = True
         await asyncio.wait({serving}, timeout=2 * _GOODBYE_S)
         for connection in list(server.server_state.connections):  # whoever does not listen to goodbyes

@@ -34,7 +34,6 @@ _WINDOW_NS = 2_000_000_000  # of the ages that percentiles are taken of
 _AGE_EVERY_S = 0.25  # figures that change faster cannot be read
 _DONE, _NONSENSE, _TOO_BIG, _BUSY = 1000, 1008, 1009, 1013  # how a socket is closed (RFC 6455, 7.4.1; IANA)
 _BOUNDARY = b"edgenet-frame"
-_LAST_S = 0.3  # for the last picture to be drawn, before it is said that it was the last
 _SILENCE_S = 2.0  # without a picture, until another camera may come
 _OTHER_CAMERA = "another page sends its camera: stop it there, then start this one"
 
@@ -125,7 +124,7 @@ class Viewer:
         """Say that all was shown, where that is the end, also to who looks away; of any other end the server tells."""
         await self._broadcast.closing.wait()
         if self._broadcast.all_shown:
-            await asyncio.wait({sending}, timeout=_LAST_S)
+            await asyncio.wait({sending}, timeout=self._broadcast.farewell_s)
             await self._socket.close(_DONE, "all was shown")
 
     async def _send(self) -> None:

@@ -526,7 +526,10 @@ def test_who_watched_to_the_end_is_told_that_it_was_the_end_even_who_looks_away(
         assert (told.value.rcvd.code, told.value.rcvd.reason) == (1000, "all was shown")
 
 
-def test_who_watches_from_afar_sees_the_last_of_a_clip_before_the_goodbye(join: Join) -> None:
+def test_who_watches_from_afar_sees_the_last_of_a_clip_before_the_goodbye(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcast.Broadcast, "farewell_s", 5.0)  # on a busy machine, too
     view = WebView(Controls())
     view.start()
     afar = join(view)
