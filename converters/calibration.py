@@ -82,13 +82,7 @@ def activation_ranges(
             graph.set_tensor(image_index, (image[np.newaxis] * np.float32(scale) + np.float32(offset)))
             graph.invoke()
             for i, tensor in enumerate(tensors):
-                try:
-                    values = graph.get_tensor(tensor["index"])
-                except ValueError as exc:  # it is kept nowhere, and gets no range
-                    raise ConverterError(
-                        "this network cannot be quantized: nobody reads a part of a split in it (an unrolled LSTM has "
-                        "such), which the delegate refuses; give --precision dynamic, or convert it"
-                    ) from exc
+                values = _values(graph, tensor["index"])
                 low[i] = np.minimum(low[i], values.min())  # unlike min, keeps a NaN
                 high[i] = np.maximum(high[i], values.max())
             if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -100,6 +94,17 @@ def activation_ranges(
     spans += tuple(_range(tensor, *known[tensor["name"]]) for tensor in floats if tensor["name"] in known)
     image_tensor = graph.get_input_details()[0]
     return (TensorRange(image_tensor["name"], 4, offset, 255 * scale + offset), *spans)
+
+
+def _values(graph: Any, tensor: int) -> np.ndarray:
+    try:
+        values: np.ndarray = graph.get_tensor(tensor)
+    except ValueError as exc:  # it is kept nowhere, and gets no range
+        raise ConverterError(
+            "this network cannot be quantized: nobody reads a part of a split in it (an unrolled LSTM has such), which "
+            "the delegate refuses; give --precision dynamic, or convert it"
+        ) from exc
+    return values
 
 
 def _range(tensor: dict[str, Any], low: float, high: float) -> TensorRange:

@@ -233,11 +233,7 @@ def test_a_child_outlives_no_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    for _ in range(50):
-        if gone(child):
-            break
-        time.sleep(0.1)
-    assert gone(child)
+    assert soon_gone(child, 5)
 
 
 def test_the_time_in_which_it_was_stopped_does_not_count(tmp_path: Path) -> None:
@@ -275,11 +271,7 @@ def test_a_child_that_computes_for_ever_ends_without_its_parent(tmp_path: Path) 
         child = int(parent.stdout.readline())
         time.sleep(0.3)
         parent.kill()
-    for _ in range(80):
-        if gone(child):
-            break
-        time.sleep(0.1)
-    assert gone(child)
+    assert soon_gone(child, 8)
 
 
 def test_ctrl_c_ends_both_at_once(tmp_path: Path) -> None:
@@ -414,3 +406,11 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def soon_gone(pid: int, seconds: float) -> bool:
+    """Say whether a process ends within so long."""
+    end = time.monotonic() + seconds
+    while not gone(pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    return gone(pid)
