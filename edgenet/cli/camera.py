@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -53,9 +54,11 @@ class Voice:
         terminal.error(line)
 
     def ask(self, question: str) -> str:
-        """Read a line from the terminal; "" where there is none, or nothing comes from it any more."""
+        """Read a line from the terminal; "" where there is none, or it is another job's, or it has ended."""
         if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return ""
+        if hasattr(os, "tcgetpgrp") and os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+            return ""  # in the background reading would stop it
         print(question, end=" ", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import re
 import select
 import shutil
@@ -630,6 +631,30 @@ def test_who_does_not_know_gets_numbers_and_what_is_answered_is_not_written_over
         it.type(b"\n")
         it.until("--labels FILE names them")
         assert it.process.wait(15) == 0
+    assert lines(tmp_path / "seen.jsonl")[0]["label"] in ("class 0", "class 1", "class 2")
+
+
+def test_in_the_background_of_a_terminal_nothing_is_asked(clip: Path, tmp_path: Path) -> None:
+    """Reading would stop it: "Stopped (tty input)"."""
+    model = write(tmp_path, "tiny.tflite", tiny_tflite())
+    script = (
+        f"set -m; {sys.executable} -m edgenet camera {model} --source {clip} --view none --log {tmp_path}/seen.jsonl & "
+        "wait $!; echo ended with $?; sleep 9"
+    )
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # it becomes their terminal
+    ) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"ended with 0\n"
+        os.killpg(shell.pid, signal.SIGKILL)
+    for end in (ours, theirs):
+        os.close(end)
     assert lines(tmp_path / "seen.jsonl")[0]["label"] in ("class 0", "class 1", "class 2")
 
 
