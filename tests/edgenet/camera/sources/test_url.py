@@ -271,6 +271,15 @@ def test_answers_of_what_is_no_camera(answer: bytes) -> None:
             assert url in refusal(url.replace("//", f"//{USER}:{quote(PASSWORD, safe='')}@"))
 
 
+def _wait_for_a_listener(port: int) -> None:
+    """Wait until somebody listens at this port, without a connection: who serves one viewer only would take it for her."""
+    listens = f":{port:04X} 00000000:0000 0A "  # state LISTEN
+    until = time.monotonic() + 30
+    while listens not in Path("/proc/net/tcp").read_text():
+        assert time.monotonic() < until, f"nobody listens at {port}"
+        time.sleep(0.01)
+
+
 def test_ffmpeg_as_a_camera(tmp_path: Path) -> None:
     """Servers of others: MJPEG without a content type that says so, and MPEG-TS over TCP."""
     film = str(clip(tmp_path / "clip.avi", 500))
@@ -286,13 +295,9 @@ def test_ffmpeg_as_a_camera(tmp_path: Path) -> None:
         except FileNotFoundError:
             pytest.skip("no ffmpeg; try: apt-get install ffmpeg")
         try:
-            for _ in range(100):  # it says nothing when it is ready, and serves the first who comes
-                time.sleep(0.1)
-                with contextlib.suppress(SourceError), watching(url) as watch:
-                    assert [watch.frame()[0].id for _ in range(10)] == list(range(10))
-                    break
-            else:
-                pytest.fail(f"{url} never opened")
+            _wait_for_a_listener(port)
+            with watching(url) as watch:
+                assert [watch.frame()[0].id for _ in range(10)] == list(range(10))
         finally:
             server.kill()
             server.wait()
