@@ -233,11 +233,12 @@ def test_two_phones_at_once(phone: Adbd, tmp_path: Path) -> None:
         one = AdbShell(phone.serial, root=str(tmp_path / "one"))
         two = AdbShell(other.serial, root=str(tmp_path / "two"))
         with one, two:
-            start = time.monotonic()
-            script = ("sh", "-c", 'sleep 0.5; printf %s "$1"', "sh")
-            said = list(pool.map(lambda shell: shell.run((*script, shell.root)).stdout.decode(), (one, two)))
-            assert time.monotonic() - start < 0.9
-        assert said == [one.root, two.root] == [str(tmp_path / "one"), str(tmp_path / "two")]
+            meet = 'touch "$1/here"; until [ -e "$2/here" ]; do sleep 0.02; done; printf %s "$1"'
+            both = ((one, two), (two, one))
+            calls = ((here, ("sh", "-c", meet, "sh", here.root, there.root)) for here, there in both)
+            said = list(pool.map(lambda call: call[0].run(call[1], 10).stdout, calls))
+        assert said == [one.root.encode(), two.root.encode()]
+        assert (one.root, two.root) == (str(tmp_path / "one"), str(tmp_path / "two"))
 
 
 @pytest.mark.usefixtures("hasty", "phone")

@@ -21,7 +21,6 @@ from edgenet.camera.sources import ffmpeg
 from edgenet.camera.sources.address import Address
 from edgenet.camera.sources.ffmpeg import FfmpegCamera
 from edgenet.camera.sources.live import LiveSource
-from edgenet.errors import SourceError
 from tests.edgenet.camera.mjpeg_camera import PASSWORD, USER, MjpegCamera, age_ms, read_stamp
 from tests.edgenet.camera.sources.test_file import clip, picture
 from tests.edgenet.camera.watching import NOTICED_S, SMALL, Watch, refusal, watching
@@ -272,7 +271,7 @@ def test_answers_of_what_is_no_camera(answer: bytes) -> None:
 
 
 def _wait_for_a_listener(port: int) -> None:
-    """Wait until somebody listens at this port, without a connection: who serves one viewer only would take it for her."""
+    """Wait until somebody listens at this port, and do not knock: whose only viewer that is would serve no other."""
     listens = f":{port:04X} 00000000:0000 0A "  # state LISTEN
     until = time.monotonic() + 30
     while listens not in Path("/proc/net/tcp").read_text():
